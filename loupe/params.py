@@ -1,0 +1,321 @@
+"""params.yaml as frozen objects, read and checked in one place.
+
+Unknown keys are refused with the nearest known name, all problems are reported at once, and nothing that changes a
+result has a default here: the file is complete, so its diff shows every choice. Configuration stops at a stage's main;
+below it functions receive numbers, strings and arrays.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from loupe.errors import PipelineError, nearest_names, problems_message
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PROMPT_ID = re.compile(r"[a-z0-9][a-z0-9_]*")
+MAX_PROMPT_SEEDS = 1000
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelParams(_Section):
+    """Which base model is fine-tuned."""
+
+    base: str = Field(min_length=1)
+    """`demo` (our own small one), a diffusers folder on disk, or a Hub id, e.g.
+    stable-diffusion-v1-5/stable-diffusion-v1-5."""
+    revision: str | None
+    """Full commit hash of the Hub id; null for a folder and for `demo`."""
+
+
+class SplitParams(_Section):
+    """How examples are shared out."""
+
+    train: Share
+    """Share of the examples that the adapter is trained on."""
+    val: Share
+    """Share that checkpoints are compared on."""
+    test: Share
+    """Share that only `confirm` reads."""
+    stratify_by: Literal["none", "colour", "gender", "season"]
+    """Attribute whose distribution is kept the same in every split."""
+    rare_below: int = Field(ge=2)
+    """Values with fewer rows than this are grouped into Other before stratifying."""
+    group_families: bool
+    """Keep all colour variants of one product in the same split."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1 (got {total:g})")
+        if min(self.train, self.val, self.test) <= 0:
+            raise ValueError("train, val and test must each be greater than 0")
+        return self
+
+
+class DataParams(_Section):
+    """Where examples come from and how they are prepared."""
+
+    source: Literal["demo", "kaggle-fashion", "pairs", "captions-json"]
+    """demo: rendered by our own code; kaggle-fashion: styles.csv + images/<id>.jpg; pairs: NNN.png|jpg|jpeg + NNN.txt;
+    captions-json: images/ + captions.json."""
+    root: str = Field(min_length=1)
+    """Folder of the source. For `demo` it is the code that renders, so that an edit there prepares anew."""
+    article_type: str = Field(min_length=1)
+    """Value of the articleType column to keep (demo and kaggle-fashion)."""
+    malformed_rows: Literal["repair", "skip"]
+    """What to do with rows of styles.csv that hold an unquoted comma in the last column."""
+    max_examples: PositiveInt | None
+    """Use at most this many examples, drawn by `seed`; null uses all."""
+    resolution: PositiveInt
+    """Side of the square training image, px; a multiple of 8."""
+    caption_template: str = Field(min_length=1)
+    """Caption of a catalogue row; a clause (between commas) whose field is missing is dropped."""
+    demo_items: PositiveInt
+    """Number of products that the `demo` source renders, of all article types together."""
+    split: SplitParams
+    """How examples are shared out over train, val and test."""
+    near_duplicate_bits: int = Field(ge=0, le=32)
+    """Two photos whose 64-bit perceptual hashes differ in at most this many bits are reported as near-duplicates."""
+    max_rejected_share: Share
+    """The stage stops when more than this share of the photos that are present cannot be used."""
+
+    @field_validator("resolution")
+    @classmethod
+    def _multiple_of_eight(cls, value: int) -> int:
+        if value % 8 or value < 64:
+            raise ValueError(f"must be a multiple of 8 and at least 64 (got {value}), because the VAE downsamples by 8")
+        return value
+
+
+class TrainParams(_Section):
+    """How the adapter is trained."""
+
+    max_steps: PositiveInt
+    """Optimizer steps."""
+    checkpoint_every: PositiveInt
+    """A checkpoint is kept every this many steps, and after the last one."""
+    batch_size: PositiveInt
+    """Examples per forward pass on one device."""
+    gradient_accumulation_steps: PositiveInt
+    """Forward passes per optimizer step; batch_size times this is the effective batch size on one device."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler: Literal["constant", "linear", "cosine"]
+    """Learning-rate schedule after warm-up. Only with `constant` can max_steps be raised without training anew."""
+    lr_warmup_steps: int = Field(ge=0)
+    """Optimizer steps over which the learning rate rises linearly from 0."""
+    adam_beta1: float = Field(ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    adam_beta2: float = Field(ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    adam_epsilon: float = Field(gt=0)
+    """AdamW's epsilon."""
+    weight_decay: float = Field(ge=0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(gt=0)
+    """Gradients are scaled down to this global L2 norm."""
+    rank: PositiveInt
+    """LoRA rank r, the inner dimension of the A and B matrices."""
+    alpha: float = Field(gt=0)
+    """LoRA alpha; the adapter's update is multiplied by alpha / rank."""
+    target_modules: tuple[str, ...] = Field(min_length=1)
+    """Names of the UNet's layers that get an adapter (a name matches the end of a layer's path)."""
+    noise_offset: float = Field(ge=0)
+    """Standard deviation of the constant added to each channel's noise; lets an image's mean move."""
+    snr_gamma: float | None = Field(gt=0)
+    """Min-SNR gamma (5.0 in the paper); null weighs every timestep alike."""
+    caption_dropout: Share
+    """Share of the captions replaced by the empty one, for classifier-free guidance."""
+
+
+class GenerateParams(_Section):
+    """Which pictures every checkpoint draws."""
+
+    prompts: dict[str, str]
+    """Fixed prompts: id -> text. Ids are lower-case letters, digits and underscores; they name folders."""
+    val_captions: int = Field(ge=0)
+    """This many captions of the val split are prompts as well."""
+    seeds_per_prompt: PositiveInt
+    """Pictures per prompt and checkpoint, each from its own seed, the same for all checkpoints."""
+    negative_prompt: str
+    """Text that guidance steers away from; empty for none."""
+    guidance_scale: float = Field(ge=1)
+    """Classifier-free guidance; 1 switches it off."""
+    num_inference_steps: PositiveInt
+    """Sampler steps (DPM-Solver++, second order)."""
+    batch_size: PositiveInt
+    """Pictures denoised together. It does not change them."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _ids_name_folders(cls, prompts: dict[str, str]) -> dict[str, str]:
+        bad = [key for key in prompts if not PROMPT_ID.fullmatch(key) or key.startswith(("val_", "test_"))]
+        if bad:
+            raise ValueError(f"ids must be lower-case letters, digits and _, not starting val_ or test_ (got {bad})")
+        empty = [key for key, text in prompts.items() if not text.strip()]
+        if empty:
+            raise ValueError(f"empty prompts: {empty}")
+        return prompts
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Self:
+        if not self.prompts and not self.val_captions:
+            raise ValueError("there is no prompt: add to prompts, or set val_captions above 0")
+        if self.seeds_per_prompt > MAX_PROMPT_SEEDS:
+            raise ValueError(f"seeds_per_prompt must be at most {MAX_PROMPT_SEEDS} (got {self.seeds_per_prompt})")
+        return self
+
+
+class TargetParams(_Section):
+    """Targets to show beside the scores. They never turn a cell green by themselves."""
+
+    fid: float = Field(gt=0)
+    """FID below this was asked for."""
+    clip_score: float = Field(gt=0)
+    """CLIP score above this was asked for."""
+    inception_score: float = Field(gt=0)
+    """Inception Score above this was asked for."""
+    train_loss: float = Field(gt=0)
+    """Smoothed training loss below this was asked for."""
+
+
+class EvaluateParams(_Section):
+    """What measures the pictures."""
+
+    inception: str = Field(min_length=1)
+    """`demo` (our small classifier; scores are named fd_demo, is_demo), `standard` (Inception-2015-12-05 from
+    the hub cache), or the path of its weights file."""
+    clip: str = Field(min_length=1)
+    """`demo` (our small open_clip model; clip_demo) or `<open_clip architecture>/<pretrained tag or local
+    safetensors file>`."""
+    batch_size: PositiveInt
+    """Images per forward pass of an extractor."""
+    null_draws: int = Field(ge=2)
+    """Random halves of the real images that the real-against-real null is drawn from."""
+    bootstrap_draws: int = Field(ge=100)
+    """Resamples of the prompts for every interval."""
+    targets: TargetParams
+    """Targets to show beside the scores."""
+
+
+class SelectParams(_Section):
+    """How a checkpoint is recommended; fixed before the run."""
+
+    min_background_ok: Share
+    """Gate: at least this share of the pictures must have a clean white border."""
+    max_invalid: int = Field(ge=0)
+    """Gate: at most this many pictures may be invalid (not finite, black, flat, wrong size)."""
+
+
+class ConfirmParams(_Section):
+    """The one look at the test split."""
+
+    test_captions: PositiveInt
+    """This many captions of the test split are prompts."""
+    seeds_per_prompt: PositiveInt
+    """Pictures per prompt, from seeds that no other stage uses."""
+
+
+class ExportParams(_Section):
+    """What is taken away."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """File name of the exported LoRA, without suffix."""
+    trigger: str
+    """Words that call the adapter, written into the files and the model card."""
+    full_pipeline: bool
+    """Also write the base model with the adapter merged in, as a diffusers folder."""
+
+
+class Params(_Section):
+    """A whole params.yaml; each section is named after the stage that it belongs to."""
+
+    seed: int = Field(ge=0, lt=2**32)
+    """Root of every random draw."""
+    model: ModelParams
+    """Base model."""
+    data: DataParams
+    """Stage prepare."""
+    train: TrainParams
+    """Stage train."""
+    generate: GenerateParams
+    """Stage generate."""
+    evaluate: EvaluateParams
+    """Stages reference and evaluate."""
+    select: SelectParams
+    """Stage select."""
+    confirm: ConfirmParams
+    """Stage confirm."""
+    export: ExportParams
+    """Stage export."""
+
+
+def checkpoint_steps(max_steps: int, checkpoint_every: int) -> tuple[int, ...]:
+    """Return the steps at which a checkpoint is kept, ascending; the last is always max_steps.
+
+    The one list of checkpoints: every other stage takes it from the checkpoints' manifest.
+    """
+    regular = range(checkpoint_every, max_steps, checkpoint_every)
+    return (*regular, max_steps)
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a parameter file; every problem of the file is named in one PipelineError."""
+    document = _read_yaml(path)
+    if not isinstance(document, dict):
+        raise PipelineError(f"{path} must hold sections such as `train:`; found {type(document).__name__}.")
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        problems = [_problem(item) for item in error.errors()]
+        raise PipelineError(problems_message(path.name, problems)) from None
+
+
+def _read_yaml(path: Path) -> Any:
+    """Parse as YAML 1.2, where 1e-05 (which DVC itself writes) is a number; YAML 1.1 readers make it a string."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is not there. Copy one of profiles/*.yaml to {path.name}.") from None
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise PipelineError(f"{path}{place}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _problem(item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"]) or "params"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"][:-1])
+        nearest = nearest_names(str(item["loc"][-1]), known, limit=1)
+        prefix = location.rpartition(".")[0]
+        if not nearest:
+            return f"{location}: unknown key; known: {', '.join(known)}"
+        return f"{location}: unknown key; did you mean {f'{prefix}.' if prefix else ''}{nearest[0]}?"
+    if item["type"] == "missing":
+        return f"{location}: missing; profiles/ holds complete files to copy it from"
+    if item["type"] == "value_error":
+        return f"{location}: {item['msg'].removeprefix('Value error, ')}"
+    message = item["msg"].replace("Input should be", "must be", 1)
+    return f"{location}: {message} (got {item['input']!r})"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in location:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return list(model.model_fields)

@@ -1,0 +1,43 @@
+"""Progress of long work: a bar with ETA on a terminal, a line per interval elsewhere. It measures nothing itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+LINE_INTERVAL_S = 10.0
+
+
+def track(items: Iterable[Item], *, total: int, what: str, unit: str = "image") -> Iterator[Item]:
+    """Yield `items` unchanged while showing how many of `total` are done, the rate and the time left."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
+        return
+    started = last_line = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last_line >= LINE_INTERVAL_S and done < total:
+            print(progress_line(what, done, total, now - started, unit), flush=True)
+            last_line = now
+    if done:
+        print(progress_line(what, done, total, time.monotonic() - started, unit), flush=True)
+
+
+def progress_line(what: str, done: int, total: int, elapsed_s: float, unit: str) -> str:
+    """Return e.g. 'train: 75/300 steps (25 %), 4.1 steps/s, 55 s left'; the rate is left out before it is known."""
+    line = f"{what}: {done}/{total} {unit}s"
+    if total > 0:
+        line += f" ({100 * done // total} %)"
+    if elapsed_s > 0 and done > 0:
+        rate = done / elapsed_s
+        line += f", {rate:.3g} {unit}s/s"
+        if done < total:
+            line += f", {(total - done) / rate:.0f} s left"
+    return line

@@ -1,0 +1,36 @@
+"""The frame every stage runs in: arguments, parameters, paths, work store, and how mistakes are shown.
+
+It knows no stage; each `stages/<name>.py` hands its work in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from loupe.errors import exit_on_user_error
+from loupe.params import Params, load_params
+from loupe.paths import ProjectPaths
+from loupe.workstore import WorkStore
+
+StageWork = Callable[[Params, ProjectPaths, WorkStore], None]
+
+
+def run_stage(name: str, description: str | None, work: StageWork) -> None:
+    """Parse `--params`, load it, and run `work`; a user's mistake is printed bare with exit code 2."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=description)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    arguments = parser.parse_args()
+
+    def whole_stage() -> None:
+        params = load_params(arguments.params)
+        paths = ProjectPaths(Path.cwd())
+        work(params, paths, WorkStore(paths.work))
+
+    exit_on_user_error(whole_stage)
+
+
+def report_counts(name: str, *, computed: int, reused: int) -> None:
+    """Print how much of a stage's work was new: DVC says 'Running stage' even when nearly all of it was reused."""
+    print(f"{name}: computed={computed} reused={reused}", flush=True)
