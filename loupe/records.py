@@ -1,7 +1,8 @@
 """The typed artefacts that stages hand to each other on disk. It holds shapes only, no behaviour beyond look-ups.
 
 Every manifest is written last in its folder: until it exists, the stage is not done. Files are named relative to the
-folder of the manifest, never by absolute path.
+folder of the manifest, never by absolute path. A manifest holds nothing that depends on how the work was done (times,
+how much was reused): the same result must give the same bytes, or every later stage would run again for nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +17,6 @@ BASE_STEP = 0
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Counts(_Record):
-    """How much of a stage's work was new and how much came from the work store."""
-
-    computed: int
-    reused: int
 
 
 # --- prepare ---------------------------------------------------------------------------------------------------------
@@ -129,7 +123,6 @@ class LatentsManifest(_Record):
     """Copied from the dataset manifest: the data that was encoded."""
     files: dict[str, str]
     """File name -> SHA-256."""
-    counts: Counts
 
 
 # --- train -----------------------------------------------------------------------------------------------------------
@@ -160,10 +153,6 @@ class CheckpointsManifest(_Record):
     device: str
     dtype: str
     library_versions: dict[str, str]
-    resumed_from: int | None
-    """Step that this run went on from; None when it started at 0."""
-    counts: Counts
-    """Optimizer steps computed and reused."""
 
 
 class TrainRow(_Record):
@@ -221,7 +210,6 @@ class SamplesManifest(_Record):
     num_inference_steps: int
     negative_prompt: str
     sampler: str
-    counts: Counts
 
 
 # --- reference and evaluate ------------------------------------------------------------------------------------------
@@ -263,7 +251,6 @@ class ReferenceManifest(_Record):
     real_scores: dict[str, float]
     """Metric key -> value of the real val images where one exists (CLIP score of photo and caption, ...)."""
     files: dict[str, str]
-    counts: Counts
 
 
 class EvaluationManifest(_Record):
@@ -283,7 +270,6 @@ class EvaluationManifest(_Record):
     """Metric key -> target of params.yaml, for the extractors it was meant for."""
     library_versions: dict[str, str]
     files: dict[str, str]
-    counts: Counts
 
 
 # --- select and confirm ----------------------------------------------------------------------------------------------

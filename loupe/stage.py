@@ -6,7 +6,9 @@ It knows no stage; each `stages/<name>.py` hands its work in.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loupe.errors import exit_on_user_error
@@ -32,5 +34,13 @@ def run_stage(name: str, description: str | None, work: StageWork) -> None:
 
 
 def report_counts(name: str, *, computed: int, reused: int) -> None:
-    """Print how much of a stage's work was new: DVC says 'Running stage' even when nearly all of it was reused."""
+    """Print and record how much of a stage's work was new: DVC says 'Running stage' even when all of it was reused.
+
+    The record is a line of `.work/counts.jsonl`, not of a manifest: the same result must give the same manifest.
+    """
     print(f"{name}: computed={computed} reused={reused}", flush=True)
+    line = {"stage": name, "time": datetime.now(UTC).isoformat(), "computed": computed, "reused": reused}
+    path = ProjectPaths(Path.cwd()).work / "counts.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

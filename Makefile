@@ -1,0 +1,46 @@
+# `make help` lists the targets. The environment is made once, by the first target that needs it.
+PYTHON ?= python3
+PROFILE ?=
+PORT ?= 8501
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro dashboard test lint demo-kit lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Loupe needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "Installing the packages of requirements.lock into .venv (2 to 5 minutes, once)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+setup: .venv/.ready  ## Make .venv and install the pinned packages (every other target does this when it must)
+
+repro: setup  ## Rebuild everything: prepare, train, generate, measure, select (dvc repro)
+	@dvc repro
+
+dashboard: setup  ## Serve the review at http://127.0.0.1:8501 (PORT=... for another port)
+	@streamlit run dashboard/server.py --server.address 127.0.0.1 --server.port $(PORT)
+
+lint: setup
+	@ruff check . && ruff format --check . && vulture
+
+test: setup lint  ## Check style and run the whole test suite
+	@python -m pytest
+
+demo-kit: setup  ## Train the demo's base model and scorers anew, from code alone (up to 3 hours on 2 cores)
+	@python -m loupe.demo.kit
+
+lock: setup  ## Write requirements.lock from what .venv holds
+	@python -m pip freeze --exclude-editable \
+	  | sed -E '/^(nvidia|cuda|triton)/ s/$$/ ; sys_platform == "linux"/' > requirements.lock
+
+clean:  ## Remove results and the work store, keep .venv and the demo kit
+	@rm -rf .work data/dataset data/latents data/reference data/checkpoints data/samples data/evaluation \
+	  data/confirmation data/export dvc_plots
