@@ -1,6 +1,5 @@
 # `make help` lists the targets. The environment is made once, by the first target that needs it.
 PYTHON ?= python3
-PROFILE ?=
 PORT ?= 8501
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)

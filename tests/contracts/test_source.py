@@ -1,0 +1,65 @@
+"""Rules of the source itself: small files and functions, a docstring each, no global randomness, no pickles."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+
+from tests.contracts.source_tree import ROOT, python_files, relative, tree
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 60
+MAX_STAGE_LINES = 120
+GLOBAL_RNG = re.compile(
+    r"\b(?:np|numpy)\.random\.(?!default_rng|Generator|SeedSequence|PCG64|BitGenerator)\w+\("
+    r"|\btorch\.(?:manual_seed|seed)\("
+    r"|(?<![\w.])random\.(?:seed|random|randint|choice|shuffle|sample|uniform)\("
+    r"|\b(?:set_seed|seed_everything)\("
+)
+UNPICKLING = re.compile(r"\bpickle\.loads?\(|\btorch\.load\((?![^)]*weights_only=True)|\bjoblib\.load\(")
+
+
+def test_files_are_short() -> None:
+    lengths = {relative(f): len(f.read_text(encoding="utf-8").splitlines()) for f in python_files()}
+    assert not {f: n for f, n in lengths.items() if n > MAX_FILE_LINES}
+    assert not {f: n for f, n in lengths.items() if f.startswith("stages/") and n > MAX_STAGE_LINES}
+
+
+def test_functions_are_short() -> None:
+    long = {}
+    for file in python_files():
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    long[f"{relative(file)}:{node.name}"] = lines
+    assert not long
+
+
+def test_every_module_says_what_it_does() -> None:
+    silent = [relative(f) for f in python_files() if f.read_text().strip() and not ast.get_docstring(tree(f))]
+    assert not silent
+
+
+def test_randomness_is_passed_in_never_global() -> None:
+    found = [
+        f"{relative(f)}:{number}: {line.strip()}"
+        for f in python_files()
+        for number, line in enumerate(f.read_text(encoding="utf-8").splitlines(), start=1)
+        if GLOBAL_RNG.search(line)
+    ]
+    assert not found
+
+
+def test_nothing_is_unpickled() -> None:
+    found = [relative(f) for f in python_files() if UNPICKLING.search(f.read_text(encoding="utf-8"))]
+    assert not found
+
+
+def test_no_machine_path_or_registry_address_in_tracked_files() -> None:
+    pattern = r"/[w]ork/|/[r]oot/|/home/[a-z]|p[y]pi\.o[r]g|python[h]osted"
+    done = subprocess.run(
+        ["git", "grep", "-nIE", pattern, "--", "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout
