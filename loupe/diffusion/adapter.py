@@ -1,0 +1,229 @@
+"""The LoRA adapter of a UNet: adding it, its state, its files and swapping one checkpoint for another.
+
+There is one adapter slot per UNet, never one per checkpoint, since every further slot costs time at each forward pass.
+Weights are float32 whatever the base model's dtype. It neither trains nor converts to other tools' formats.
+
+A state maps `<layer path>.lora_A.weight` [rank, in] and `<layer path>.lora_B.weight` [out, rank] (1x1 and 3x3 layers in
+4-D), e.g. `mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight`; the update is alpha / rank * B @ A.
+Hu et al. 2021, arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loupe.atomic_io import write_bytes, write_json
+from loupe.diffusion.tensor_files import read_tensors, tensor_bytes
+from loupe.errors import PipelineError, nearest_names, problems_message
+
+if TYPE_CHECKING:
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+AdapterState = dict[str, "torch.Tensor"]
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+_SLOT = "default"
+_PEFT_PREFIX = "base_model.model."
+_METADATA_KEY = "lora_adapter_metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What an adapter's tensors do not say by themselves; without alpha its strength is lost."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    base_model: str
+
+
+def add_adapter(
+    unet: torch.nn.Module, *, rank: int, alpha: float, target_modules: Sequence[str], generator: torch.Generator
+) -> None:
+    """Give `unet` one fresh adapter, in place: A Kaiming-uniform from `generator` (CPU), B zero, float32, trainable.
+
+    So the adapted UNet starts as the base model exactly. The base weights are left frozen. Raises PipelineError for
+    target modules that match no layer, with the nearest layer names.
+    """
+    import torch
+
+    _inject(unet, rank=rank, alpha=alpha, target_modules=target_modules)
+    for _, layer in _adapter_layers(unet):
+        a, b = layer.lora_A[_SLOT].weight, layer.lora_B[_SLOT].weight
+        # peft's own bound, 1 / sqrt(fan in), but drawn from the generator that was given.
+        drawn = torch.empty(a.shape, dtype=torch.float32)
+        torch.nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+        with torch.no_grad():
+            a.copy_(drawn)
+            b.zero_()
+
+
+def adapter_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the adapter's parameters as a list, in the order of the layers' paths, A before B."""
+    pairs = [(layer.lora_A[_SLOT].weight, layer.lora_B[_SLOT].weight) for _, layer in _adapter_layers(unet)]
+    return [weight for pair in pairs for weight in pair]
+
+
+def adapter_state(unet: torch.nn.Module) -> AdapterState:
+    """Return a copy of the adapter's weights on the CPU, float32, keyed as the module's docstring says."""
+    weights = {}
+    for path, layer in _adapter_layers(unet):
+        weights[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
+        weights[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
+    return {key: weight.detach().cpu().clone().contiguous() for key, weight in weights.items()}
+
+
+def set_adapter_state(unet: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Overwrite the adapter's weights in place; a state of another architecture is a PipelineError."""
+    import torch
+
+    slots = {}
+    for path, layer in _adapter_layers(unet):
+        slots[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
+        slots[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
+    wrong = sorted(slots.keys() ^ state.keys())
+    wrong += [key for key in slots.keys() & state.keys() if slots[key].shape != state[key].shape]
+    if wrong:
+        raise PipelineError(
+            f"The adapter does not fit this UNet: {len(wrong)} of its tensors are missing, unknown or of another shape "
+            f"(first: {wrong[0]}). It belongs to another base model, rank or set of target modules."
+        )
+    with torch.no_grad():
+        for key, slot in slots.items():
+            slot.copy_(state[key])
+
+
+def set_adapter_enabled(unet: torch.nn.Module, enabled: bool) -> None:
+    """Switch the adapter on or off; off, the UNet computes exactly what the base model does."""
+    for _, layer in _adapter_layers(unet):
+        layer.enable_adapters(enabled)
+
+
+def save_adapter(
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: Sequence[str],
+    base_model: str,
+) -> None:
+    """Write `state` in PEFT form to `folder`: adapter_model.safetensors and, last, adapter_config.json.
+
+    The same state gives the same bytes. The adapter's configuration is in the weights' header as well, so alpha
+    survives when a person takes that one file. `base_model` is its name as in params.yaml.
+    """
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base_model,
+        "r": rank,
+        "lora_alpha": _as_number(alpha),
+        "target_modules": sorted(target_modules),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+    tensors = {f"{_PEFT_PREFIX}{key}": tensor for key, tensor in state.items()}
+    header = {"format": "pt", _METADATA_KEY: json.dumps(config, sort_keys=True)}
+    write_bytes(folder / WEIGHTS_FILE, tensor_bytes(tensors, metadata=header))
+    write_json(folder / CONFIG_FILE, config)
+
+
+def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
+    """Read an adapter's state and configuration back; a missing or damaged file is a PipelineError."""
+    tensors = read_tensors(folder / WEIGHTS_FILE, made_by="train")
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_bytes())
+        config = AdapterConfig(
+            rank=content["r"],
+            alpha=content["lora_alpha"],
+            target_modules=tuple(content["target_modules"]),
+            base_model=content["base_model_name_or_path"],
+        )
+    except FileNotFoundError:
+        raise PipelineError(f"{folder / CONFIG_FILE} is not there. Run: dvc repro train") from None
+    except (ValueError, KeyError) as error:
+        raise PipelineError(
+            f"{folder / CONFIG_FILE} is damaged ({type(error).__name__}: {error}). "
+            f"Make it anew: dvc repro --force train"
+        ) from None
+    return {key.removeprefix(_PEFT_PREFIX): value for key, value in tensors.items()}, config
+
+
+def load_adapter(unet: torch.nn.Module, folder: Path) -> None:
+    """Put the adapter of `folder` into the UNet's one slot, in place, and switch it on.
+
+    The first call adds the slot; later calls overwrite its weights, which needs the same rank, alpha and target modules
+    (PipelineError otherwise).
+    """
+    state, config = read_adapter(folder)
+    layers = dict(_adapter_layers(unet))
+    if not layers:
+        _inject(unet, rank=config.rank, alpha=config.alpha, target_modules=config.target_modules)
+        layers = dict(_adapter_layers(unet))
+    strengths = {layer.scaling[_SLOT] for layer in layers.values()}
+    if strengths != {config.alpha / config.rank}:
+        raise PipelineError(
+            f"{folder} has alpha / rank {config.alpha / config.rank:g}, the adapter that is loaded has "
+            f"{', '.join(f'{s:g}' for s in sorted(strengths))}: they cannot share a slot."
+        )
+    set_adapter_state(unet, state)
+    set_adapter_enabled(unet, True)
+
+
+def _inject(unet: torch.nn.Module, *, rank: int, alpha: float, target_modules: Sequence[str]) -> None:
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    problems = _target_problems(unet, target_modules)
+    if problems:
+        raise PipelineError(problems_message("train.target_modules", problems))
+    config = LoraConfig(r=rank, lora_alpha=_as_number(alpha), target_modules=list(target_modules))
+    # peft fills the new layers from the global generator before they are overwritten; that must not be felt outside.
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, unet, adapter_name=_SLOT)
+    for _, layer in _adapter_layers(unet):
+        layer.lora_A[_SLOT].float()
+        layer.lora_B[_SLOT].float()
+
+
+def _target_problems(unet: torch.nn.Module, target_modules: Sequence[str]) -> list[str]:
+    import torch
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    modules = dict(unet.named_modules())
+    paths = [path for path, module in modules.items() if isinstance(module, kinds)]
+    names = {".".join(parts[-n:]) for path in paths for n in (1, 2) if len(parts := path.split(".")) >= n}
+    known = sorted(name for name in names if not name.isdigit())
+    problems = []
+    for target in target_modules:
+        matches = [path for path in modules if path == target or path.endswith(f".{target}")]
+        unfit = [path for path in matches if not isinstance(modules[path], kinds)]
+        if unfit:
+            kind = type(modules[unfit[0]]).__name__
+            problems.append(f"{target}: {unfit[0]} is a {kind}; an adapter goes to linear and convolution layers")
+        elif not matches:
+            nearest = nearest_names(target, known) or ["to_q", "to_k", "to_v", "to_out.0"]
+            problems.append(f"{target}: no such layer in this UNet; nearest: {', '.join(nearest)}")
+    return problems
+
+
+def _adapter_layers(unet: torch.nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Yield (path, layer) of every layer that has the adapter, sorted by path."""
+    from peft.tuners.lora import LoraLayer
+
+    found = [(path, module) for path, module in unet.named_modules() if isinstance(module, LoraLayer)]
+    yield from sorted(found, key=lambda pair: pair[0])
+
+
+def _as_number(alpha: float) -> Any:
+    return int(alpha) if float(alpha).is_integer() else alpha

@@ -1,0 +1,198 @@
+"""Resolving, checking and loading a base model: any Stable-Diffusion-shaped diffusers folder, safetensors only.
+
+This is one of the two places where a name becomes a path; from there on our small model and Stable Diffusion 1.5 go
+through the same lines. It builds no pipeline and changes no weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loupe.atomic_io import sha256_file
+from loupe.diffusion.hub import HUB_ID, hub_folder
+from loupe.errors import PipelineError, problems_message
+from loupe.records import BaseModelInfo
+from loupe.workstore import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+DEMO = "demo"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+_WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+_CONFIGS = {
+    "unet": "unet/config.json",
+    "vae": "vae/config.json",
+    "text_encoder": "text_encoder/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+}
+_VARIANTS = (None, "fp16")
+_PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
+
+
+def resolve_base_model(name: str, revision: str | None, *, demo_folder: Path) -> Path:
+    """Return the folder of the base model `name`: `demo`, a diffusers folder on disk, or a Hub id with a commit hash.
+
+    `demo_folder` holds our own small model in its sub-folder `base`. Raises PipelineError that lists every missing
+    part, or says what to download; it takes seconds, also without a network.
+    """
+    folder = demo_folder / "base" if name == DEMO else Path(name).expanduser()
+    if folder.is_dir() or name == DEMO:
+        if revision is not None:
+            raise PipelineError(f"model.revision is {revision!r}, but {name} is a folder: set model.revision to null.")
+    elif HUB_ID.fullmatch(name):
+        folder = hub_folder(name, revision, missing_parts=missing_parts)
+    else:
+        raise PipelineError(
+            f"model.base: there is no folder {name!r}, and it is no Hub id (owner/name). Use `demo`, a diffusers "
+            f"folder, or e.g. stable-diffusion-v1-5/stable-diffusion-v1-5."
+        )
+    problems = missing_parts(folder) or _shape_problems(folder)
+    if problems:
+        raise PipelineError(problems_message(f"The base model {name}", problems))
+    return folder
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """Return what `folder` lacks to be a loadable base model, one sentence per part; empty when it is whole."""
+    problems = [f"{file} is missing" for file in _CONFIGS.values() if not (folder / file).is_file()]
+    tokenizer = folder / "tokenizer"
+    if not (tokenizer / "tokenizer.json").is_file():
+        lacking = [name for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()]
+        problems += [f"tokenizer/{name} is missing" for name in lacking]
+    for part in _WEIGHTS:
+        problems += _weight_problems(folder, part)
+    return problems
+
+
+def _weight_problems(folder: Path, part: str) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    file = _weight_file(folder, part)
+    if file is None:
+        pickles = sorted(p.name for p in (folder / part).glob("*") if p.suffix in _PICKLES)
+        if pickles:
+            return [
+                f"{part} holds only {', '.join(pickles)}: a pickle can run any code when it is loaded, so only "
+                f"safetensors are. Save the model again with diffusers' save_pretrained(safe_serialization=True)"
+            ]
+        return [f"{part}/{_WEIGHTS[part]}.safetensors is missing"]
+    try:
+        with safe_open(file, framework="pt"):
+            return []
+    except (SafetensorError, OSError) as error:
+        return [f"{part}/{file.name} is damaged or cut short ({error}); download or copy it again"]
+
+
+def _weight_file(folder: Path, part: str) -> Path | None:
+    for variant in _VARIANTS:
+        file = folder / part / f"{_WEIGHTS[part]}{f'.{variant}' if variant else ''}.safetensors"
+        if file.is_file():
+            return file
+    return None
+
+
+def _config(folder: Path, part: str) -> dict[str, Any]:
+    file = folder / _CONFIGS[part]
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise PipelineError(f"{file} is no JSON ({error}); download or copy the base model again.") from None
+
+
+def _shape_problems(folder: Path) -> list[str]:
+    """Return why the configurations do not describe a Stable Diffusion 1.x or 2.x; empty when they do."""
+    unet, vae, text, scheduler = (_config(folder, part) for part in _CONFIGS)
+    problems = []
+    if unet.get("_class_name") != "UNet2DConditionModel" or vae.get("_class_name") != "AutoencoderKL":
+        problems.append(
+            f"needs a UNet2DConditionModel and an AutoencoderKL; found {unet.get('_class_name')} and "
+            f"{vae.get('_class_name')}. Stable Diffusion 1.x and 2.x, and models fine-tuned from them, have those"
+        )
+        return problems
+    if unet.get("addition_embed_type"):
+        problems.append("this UNet wants size or pooled-text conditioning as SDXL has it, which is not supported")
+    if unet["in_channels"] != vae["latent_channels"]:
+        problems.append(
+            f"the UNet takes {unet['in_channels']} channels, the VAE gives {vae['latent_channels']}: an inpainting or "
+            f"depth model cannot be trained on photos and captions alone"
+        )
+    width = text.get("hidden_size", text.get("text_config", {}).get("hidden_size"))
+    if unet["cross_attention_dim"] != width:
+        problems.append(f"the UNet attends to vectors of {unet['cross_attention_dim']}, the text encoder gives {width}")
+    kind = scheduler.get("prediction_type", "epsilon")
+    if kind not in PREDICTION_TYPES:
+        problems.append(f"prediction_type is {kind!r}; supported: {', '.join(PREDICTION_TYPES)}")
+    return problems
+
+
+def base_model_info(folder: Path, *, name: str, revision: str | None) -> BaseModelInfo:
+    """Return what identifies the base model in `folder`, with one SHA-256 over its weights and configurations."""
+    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    texts = [*folder.glob("*/*.json"), *folder.glob("tokenizer/*.txt")]
+    files = {file for file in texts if file.parent.name in (*_CONFIGS, "tokenizer")}
+    files |= {file for part in _WEIGHTS if (file := _weight_file(folder, part))}
+    hashes = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(files)}
+    downsampling = 2 ** (len(vae["block_out_channels"]) - 1)
+    return BaseModelInfo(
+        name=name,
+        revision=revision,
+        sha256=fingerprint(hashes),
+        prediction_type=_config(folder, "scheduler").get("prediction_type", "epsilon"),
+        latent_channels=vae["latent_channels"],
+        scaling_factor=vae.get("scaling_factor", 0.18215),
+        sample_size_px=unet["sample_size"] * downsampling,
+    )
+
+
+def load_unet(folder: Path, *, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
+    """Load the UNet: evaluation mode, frozen, in `dtype` whatever the stored one."""
+    from diffusers import UNet2DConditionModel
+
+    return _frozen(UNet2DConditionModel, folder, "unet", device=device, torch_dtype=dtype)
+
+
+def load_vae(folder: Path, *, device: str, dtype: torch.dtype) -> AutoencoderKL:
+    """Load the variational autoencoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
+    from diffusers import AutoencoderKL
+
+    return _frozen(AutoencoderKL, folder, "vae", device=device, torch_dtype=dtype)
+
+
+def load_text_encoder(folder: Path, *, device: str, dtype: torch.dtype) -> CLIPTextModel:
+    """Load the CLIP text encoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
+    from transformers import CLIPTextModel
+
+    return _frozen(CLIPTextModel, folder, "text_encoder", device=device, dtype=dtype)
+
+
+def _frozen(kind: Any, folder: Path, part: str, *, device: str, **dtype: torch.dtype) -> Any:
+    file = _weight_file(folder, part)
+    variant = "fp16" if file is not None and file.name.endswith(".fp16.safetensors") else None
+    model = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, variant=variant, **dtype)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Load the CLIP tokenizer."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+
+
+def load_noise_scheduler(folder: Path) -> DDPMScheduler:
+    """Load the noise schedule and prediction type that the base model was trained with, whatever its default sampler.
+
+    A sampler is built from its `.config`.
+    """
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)

@@ -1,0 +1,108 @@
+"""The device policy: which device, which dtype, and why; one place for training, encoding and sampling.
+
+LoRA weights and optimizer state are float32 in every policy; the policy's dtype is that of the frozen base model and of
+the arithmetic under autocast. It moves no tensor itself.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from loupe.errors import PipelineError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE_VARIABLE = "LOUPE_DEVICE"
+DeviceKind = Literal["cpu", "cuda", "mps"]
+DTypeName = Literal["float32", "bfloat16", "float16"]
+_KINDS = ("cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePolicy:
+    """A device and the dtype to compute in, with the reason for the choice as a sentence."""
+
+    device: DeviceKind
+    dtype_name: DTypeName
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the frozen base model's weights."""
+        import torch
+
+        return getattr(torch, self.dtype_name)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context to run the UNet in while float32 adapter weights meet a base model in another dtype."""
+        import torch
+
+        if self.dtype_name == "float32":
+            return nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype)
+
+
+def choose_device() -> DevicePolicy:
+    """Return the policy for this machine; the environment variable LOUPE_DEVICE (cpu, cuda, mps) overrides the device.
+
+    Raises PipelineError when the variable names something unknown or absent.
+    """
+    wanted = os.environ.get(DEVICE_VARIABLE, "").strip().lower()
+    if not wanted:
+        return _policy(_best_device(), "the best device there is")
+    if wanted not in _KINDS:
+        raise PipelineError(
+            f"{DEVICE_VARIABLE} is {wanted!r}; it can be {', '.join(_KINDS)}, or unset to choose the best."
+        )
+    if not _is_available(wanted):
+        raise PipelineError(
+            f"{DEVICE_VARIABLE} asks for {wanted}, which torch cannot use here. Unset it, or set it to cpu."
+        )
+    return _policy(wanted, f"{DEVICE_VARIABLE} asks for it")
+
+
+def _best_device() -> DeviceKind:
+    for kind in ("cuda", "mps"):
+        if _is_available(kind):
+            return kind
+    return "cpu"
+
+
+def _is_available(kind: str) -> bool:
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return True
+
+
+def _policy(device: str, why: str) -> DevicePolicy:
+    import torch
+
+    if device == "mps":
+        return DevicePolicy("mps", "float32", f"mps: {why}; float32, because float16 gives NaN and black images there")
+    if device == "cpu":
+        return DevicePolicy("cpu", "float32", f"cpu: {why}; float32, so that results are bit-exact")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return DevicePolicy("cuda", "bfloat16", f"cuda: {why}; bfloat16, which has float32's range")
+    return DevicePolicy("cuda", "float16", f"cuda: {why}; float16, because this card lacks bfloat16")
+
+
+def make_repeatable(policy: DevicePolicy) -> None:
+    """Make kernels choose the same algorithm every time, process-wide.
+
+    On the CPU results are then bit-exact for one machine, library version and thread count. On a GPU, atomics in the
+    backward pass of attention and convolution remain: equal within a tolerance.
+    """
+    import torch
+
+    torch.backends.cudnn.benchmark = False
+    if policy.device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
