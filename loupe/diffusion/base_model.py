@@ -170,7 +170,9 @@ def load_vae(folder: Path, *, device: str, dtype: torch.dtype) -> AutoencoderKL:
 def load_text_encoder(folder: Path, *, device: str, dtype: torch.dtype) -> CLIPTextModel:
     """Load the CLIP text encoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
     from transformers import CLIPTextModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     return _frozen(CLIPTextModel, folder, "text_encoder", device=device, dtype=dtype)
 
 

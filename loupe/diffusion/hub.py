@@ -69,8 +69,6 @@ def _download(name: str, revision: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -89,7 +87,9 @@ def _download(name: str, revision: str) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise PipelineError(f"model.base: there is no folder {name!r} here, and no such model on the Hub.") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, _network_error()) as error:
+    except Exception as error:
+        if not _is_out_of_reach(error):
+            raise
         patterns = " ".join(f"--include '{pattern}'" for pattern in NEEDED_FILES)
         raise PipelineError(
             f"The base model {name} is not in the local cache, and the Hub cannot be reached "
@@ -101,7 +101,6 @@ def _download(name: str, revision: str) -> Path:
         ) from None
 
 
-def _network_error() -> type[Exception]:
-    import httpx
-
-    return httpx.HTTPError
+def _is_out_of_reach(error: Exception) -> bool:
+    # The Hub's client lets its HTTP library's errors through, and which library that is changes with its version.
+    return isinstance(error, OSError) or type(error).__module__.startswith("httpx")

@@ -32,7 +32,7 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, 
 
 
 def read_tensors(path: Path, *, made_by: str) -> dict[str, torch.Tensor]:
-    """Read all tensors of a file to the CPU; an absent or damaged file names the stage that makes it (PipelineError)."""
+    """Read a file to the CPU; an absent or damaged one is a PipelineError that names the stage which makes it."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
