@@ -1,0 +1,82 @@
+"""Joint training of the base model's text encoder and UNet on cached latents of the everyday look.
+
+Loss: mean squared error of v (Salimans & Ho 2022), all timesteps alike. One caption in ten is empty, for classifier-free guidance.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch.nn import functional
+from transformers import CLIPTextModel
+
+from loupe.demo.kit.base import noise_scheduler
+from loupe.demo.kit.optimise import AveragedWeights, LossLog, half_precision, steps_with_rate
+from loupe.demo.kit.settings import KitSettings
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """latents float32 [N, 4, h, w] of unit standard deviation; tokens int64 [N, K, 77], K captions each; `empty` int64 [77]."""
+
+    latents: torch.Tensor
+    tokens: torch.Tensor
+    empty: torch.Tensor
+
+
+def _batch(data: LatentSet, settings: KitSettings, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng([settings.seed, 12, step])
+    count = settings.unet_batch
+    rows = torch.from_numpy(rng.integers(0, len(data.latents), count))
+    picks = torch.from_numpy(rng.integers(0, data.tokens.shape[1], count))
+    tokens = data.tokens[rows, picks].clone()
+    tokens[torch.from_numpy(rng.random(count) < settings.caption_dropout)] = data.empty
+    timesteps = torch.from_numpy((rng.permutation(count) + rng.random(count)) * (1000 / count)).long()
+    noise = torch.from_numpy(rng.standard_normal((count, *data.latents.shape[1:]), dtype=np.float32))
+    return data.latents[rows], tokens, timesteps, noise
+
+
+def train_denoiser(
+    data: LatentSet,
+    *,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    settings: KitSettings,
+    device: torch.device,
+    folder: Path,
+) -> LossLog:
+    """Train both in place, saving averaged weights to `folder`/unet and `folder`/text_encoder every `snapshot_every` steps."""
+    pair = torch.nn.ModuleList([text_encoder, unet]).to(device).train()
+    average = AveragedWeights(pair, decay=settings.ema_decay)
+    optimiser = torch.optim.AdamW(pair.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    schedule = noise_scheduler()
+    log = LossLog(folder / "unet.csv")
+    for step in steps_with_rate(optimiser, steps=settings.unet_steps, rate=settings.unet_learning_rate):
+        latents, tokens, timesteps, noise = (part.to(device) for part in _batch(data, settings, step))
+        noisy = schedule.add_noise(latents, noise, timesteps)
+        target = schedule.get_velocity(latents, noise, timesteps)
+        with half_precision(device):
+            states = text_encoder(tokens).last_hidden_state
+            made = unet(noisy, timesteps, states).sample
+        loss = functional.mse_loss(made.float(), target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        average.update(pair, step)
+        log.add(step + 1, {"v_mse": loss})
+        if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.unet_steps:
+            _snapshot(pair, average, folder)
+    return log
+
+
+def _snapshot(pair: torch.nn.ModuleList, average: AveragedWeights, folder: Path) -> None:
+    current = [value.detach().clone() for value in pair.parameters()]
+    average.copy_to(pair)
+    pair[0].save_pretrained(folder / "text_encoder")
+    pair[1].save_pretrained(folder / "unet")
+    with torch.no_grad():
+        for value, kept in zip(pair.parameters(), current, strict=True):
+            value.copy_(kept)
