@@ -1,0 +1,200 @@
+"""Tolerant, memoised reading of a run's files: what is whole is returned, what is broken is named, nothing is written.
+
+It knows neither stages nor metrics. A file is read again only when its size or time of change differs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from loupe.atomic_io import read_record, sha256_file
+from loupe.errors import PipelineError
+
+Record = TypeVar("Record", bound=BaseModel)
+Signature = tuple[int, int]
+Cells = Mapping[str, float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that cannot be believed: where it is, relative to the project, and what to do about it."""
+
+    file: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    signature: Signature
+    value: Any
+    problems: tuple[Problem, ...]
+
+
+def signature(path: Path) -> Signature | None:
+    """Return (time of change in ns, size in bytes) of a file or folder, or None when it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def listing(folder: Path) -> list[Path]:
+    """Return what a folder holds, by name; nothing when it is not there, or vanishes as DVC removes it."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+class RunFiles:
+    """Reads files under one root; a broken one gives None and a Problem, an absent one None alone."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._readings: dict[tuple[Path, str], _Reading] = {}
+
+    def record(self, path: Path, kind: type[Record], *, made_by: str) -> Record | None:
+        """Read a JSON record."""
+        return self._read(path, kind.__name__, lambda: (read_record(path, kind, made_by=made_by), []))
+
+    def json_object(self, path: Path, *, made_by: str) -> dict[str, Any] | None:
+        """Read a JSON file that must hold an object; NaN and infinity are refused, as JSON itself has none."""
+
+        def parse() -> tuple[dict[str, Any], list[str]]:
+            def refuse(name: str) -> float:
+                raise ValueError(f"it holds {name}")
+
+            try:
+                content = json.loads(path.read_bytes(), parse_constant=refuse)
+            except (ValueError, RecursionError) as error:
+                raise PipelineError(f"cannot be read: {error}. Make it anew: dvc repro --force {made_by}") from None
+            if not isinstance(content, dict):
+                raise PipelineError(f"must hold a JSON object. Make it anew: dvc repro --force {made_by}")
+            return content, []
+
+        return self._read(path, "object", parse)
+
+    def yaml_object(self, path: Path) -> dict[str, Any] | None:
+        """Read a YAML 1.2 file that must hold a mapping (params.yaml, dvc.lock)."""
+
+        def parse() -> tuple[dict[str, Any], list[str]]:
+            from ruamel.yaml import YAML
+            from ruamel.yaml.error import YAMLError
+
+            try:
+                content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+            except (YAMLError, UnicodeDecodeError) as error:
+                raise PipelineError(f"does not parse: {' '.join(str(error).split())}") from None
+            if not isinstance(content, dict):
+                raise PipelineError("must hold a mapping such as `train: ...`")
+            return content, []
+
+        return self._read(path, "yaml", parse)
+
+    def table(
+        self, path: Path, *, required: Collection[str], text: Collection[str] = (), made_by: str
+    ) -> tuple[Cells, ...] | None:
+        """Read a CSV of finite numbers, `text` columns aside; an empty cell is absent from its row.
+
+        A row that is cut short, and a cell that is no finite number, are left out and named; a file without the
+        `required` columns is refused whole.
+        """
+        return self._read(path, "table", lambda: _parse_table(path, set(required), set(text), made_by))
+
+    def parsed(self, path: Path, name: str, parse: Callable[[], Any]) -> Any:
+        """Return parse() of a file, remembered under `name`; a PipelineError becomes a Problem and None."""
+        return self._read(path, name, lambda: (parse(), []))
+
+    def sha256(self, path: Path) -> str | None:
+        """Return the SHA-256 of a file's bytes, or None when there is no such file."""
+        return self._read(path, "sha256", lambda: (sha256_file(path), []))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong with the files read so far, each once, ordered by file."""
+        found = {problem: None for reading in list(self._readings.values()) for problem in reading.problems}
+        return tuple(sorted(found, key=lambda problem: problem.file))
+
+    def relative(self, path: Path) -> str:
+        """Return the path as a reader of the project knows it."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
+
+    def _read(self, path: Path, name: str, parse: Callable[[], tuple[Any, list[str]]]) -> Any:
+        key, now = (path, name), signature(path)
+        if now is None:
+            self._readings.pop(key, None)
+            return None
+        known = self._readings.get(key)
+        if known is None or known.signature != now:
+            known = self._readings[key] = self._parse(path, now, parse)
+        return known.value
+
+    def _parse(self, path: Path, now: Signature, parse: Callable[[], tuple[Any, list[str]]]) -> _Reading:
+        file = self.relative(path)
+        try:
+            value, notes = parse()
+        except PipelineError as error:
+            message = str(error).replace(str(path), file).removeprefix(f"{file} ")
+            return _Reading(now, None, (Problem(file, message),))
+        except FileNotFoundError:
+            return _Reading((0, 0), None, ())
+        except OSError as error:
+            return _Reading(now, None, (Problem(file, f"cannot be opened: {error.strerror}"),))
+        return _Reading(now, value, tuple(Problem(file, note) for note in notes))
+
+
+def _parse_table(path: Path, required: set[str], text: set[str], made_by: str) -> tuple[tuple[Cells, ...], list[str]]:
+    anew = f"Make it anew: dvc repro --force {made_by}"
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PipelineError(f"is not a CSV in UTF-8: {error}. {anew}") from None
+    header = lines[0] if lines else []
+    missing = sorted(required - set(header))
+    if missing:
+        raise PipelineError(f"has no column {', '.join(missing)}. {anew}")
+    rows, notes = [], []
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) != len(header):
+            notes.append(f"line {number} has {len(cells)} cells instead of {len(header)}; it is left out. {anew}")
+            continue
+        row, wrong = _parse_row(dict(zip(header, cells, strict=True)), text)
+        notes += [f"line {number}, column {name}: {cell!r} is no finite number. {anew}" for name, cell in wrong]
+        if required <= row.keys():
+            rows.append(row)
+        elif not wrong:
+            notes.append(f"line {number} has no {', '.join(sorted(required - row.keys()))}; it is left out. {anew}")
+    return tuple(rows), notes
+
+
+def _parse_row(cells: Mapping[str, str], text: set[str]) -> tuple[Cells, list[tuple[str, str]]]:
+    row: dict[str, float | str] = {}
+    wrong = []
+    for name, cell in cells.items():
+        if cell == "":
+            continue
+        if name in text:
+            row[name] = cell
+            continue
+        number = _number(cell)
+        if math.isfinite(number):
+            row[name] = number
+        else:
+            wrong.append((name, cell))
+    return row, wrong
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan

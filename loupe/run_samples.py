@@ -1,0 +1,117 @@
+"""The generated pictures of a run as cells of the grid prompt x seed x step, each with what is wrong with it.
+
+A finished folder is read by its manifest alone. While `generate` is at work there is none yet: then the pictures that
+are already there are shown, and the others wait. It never writes, and no file name comes from a caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from loupe.records import PromptRecord, SampleRecord, SamplesManifest
+from loupe.run_files import RunFiles, listing
+
+Status = Literal["whole", "invalid", "waiting", "missing", "corrupt"]
+SampleKey = tuple[str, int, int]
+"""(prompt id, seed index, step)"""
+Wanted = Callable[[SampleKey], bool]
+_FOLDER = re.compile(r"(?P<prompt>.+)-(?P<seed_index>\d+)")
+_PICTURE = re.compile(r"(?P<step>\d+)\.png")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleView:
+    """One cell of the grid, whether or not there is a picture in it."""
+
+    prompt_id: str
+    seed_index: int
+    step: int
+    seed: int | None
+    sha256: str | None
+    """Of the picture to show; None when there is none, or none to be believed."""
+    status: Status
+    reason: str
+    """Empty for a whole picture; otherwise why there is none, or what is wrong with it."""
+
+    @property
+    def key(self) -> SampleKey:
+        """Return the cell's place in the grid."""
+        return self.prompt_id, self.seed_index, self.step
+
+
+def only(
+    prompt_ids: Collection[str] | None, seed_indices: Collection[int] | None, steps: Collection[int] | None
+) -> Wanted:
+    """Return a filter of cells; a part that is None lets all pass."""
+    parts = (prompt_ids, seed_indices, steps)
+    return lambda key: all(allowed is None or part in allowed for part, allowed in zip(key, parts, strict=True))
+
+
+def recorded_samples(files: RunFiles, folder: Path, manifest: SamplesManifest, wanted: Wanted) -> Iterator[SampleView]:
+    """Yield the manifest's cells in its order; each picture's bytes are compared with its hash."""
+    for sample in manifest.samples:
+        key = (sample.prompt_id, sample.seed_index, sample.step)
+        if wanted(key):
+            status, reason = _verify(files, folder, sample)
+            sha256 = sample.sha256 if status in ("whole", "invalid") else None
+            yield SampleView(*key, seed=sample.seed, sha256=sha256, status=status, reason=reason)
+
+
+def appearing_samples(
+    files: RunFiles,
+    pictures: dict[SampleKey, Path],
+    *,
+    prompts: Collection[PromptRecord],
+    n_seeds: int,
+    steps: Collection[int],
+    wanted: Wanted,
+) -> Iterator[SampleView]:
+    """Yield the cells that are expected or there, in the order prompt, seed index, step; the rest wait."""
+    seeds = sorted({*range(n_seeds), *(seed for _, seed, _ in pictures)})
+    all_steps = sorted({*steps, *(step for _, _, step in pictures)})
+    keys = ((prompt.prompt_id, seed_index, step) for prompt in prompts for seed_index in seeds for step in all_steps)
+    for key in filter(wanted, keys):
+        sha256 = files.sha256(pictures[key]) if key in pictures else None
+        status: Status = "whole" if sha256 else "waiting"
+        yield SampleView(*key, seed=None, sha256=sha256, status=status, reason="" if sha256 else "not drawn yet")
+
+
+def pictures_in(folder: Path) -> dict[SampleKey, Path]:
+    """Return what lies in a samples folder as `<prompt>-<seed index>/<step>.png`; temporary files do not count."""
+    found = {}
+    for subfolder in listing(folder):
+        name = _FOLDER.fullmatch(subfolder.name)
+        for file in listing(subfolder) if name else ():
+            picture = _PICTURE.fullmatch(file.name)
+            if picture and name:
+                found[name["prompt"], int(name["seed_index"]), int(picture["step"])] = file
+    return found
+
+
+def files_by_sha256(folder: Path, manifest: SamplesManifest | None) -> dict[str, Path]:
+    """Return the file of every picture that a manifest names, by its hash; a name that leaves the folder is dropped."""
+    samples = manifest.samples if manifest else ()
+    return {s.sha256: folder / s.file for s in samples if s.sha256 and s.file and _stays_inside(s.file)}
+
+
+def _verify(files: RunFiles, folder: Path, sample: SampleRecord) -> tuple[Status, str]:
+    mend = f"dvc checkout --force {files.relative(folder)}"
+    if sample.file is None or sample.sha256 is None:
+        return "missing", f"no picture: {sample.invalid_reason or 'none was kept'}"
+    if not _stays_inside(sample.file):
+        return "corrupt", "the manifest names a file outside its folder"
+    found = files.sha256(folder / sample.file)
+    if found is None:
+        return "missing", f"{sample.file} is not there. Bring it back: {mend}"
+    if found != sample.sha256:
+        return "corrupt", f"{sample.file} is not what was generated. Bring it back: {mend}"
+    return ("invalid", sample.invalid_reason) if sample.invalid_reason else ("whole", "")
+
+
+def _stays_inside(file: str) -> bool:
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in file

@@ -1,0 +1,266 @@
+"""What state a run is in, stage by stage, and which command comes next. It judges files only; it never asks DVC.
+
+`dvc status` takes locks and fails while a stage runs, so the three signs are read directly: the file each stage writes
+last, the parameters that dvc.lock remembers, and DVC's list of the paths that a living process is writing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from loupe.params import checkpoint_steps
+from loupe.run_files import Problem, listing, signature
+from loupe.run_samples import pictures_in
+from loupe.run_store import RunStore
+
+StageStatus = Literal["done", "missing", "running", "stale", "corrupt"]
+RunKind = Literal["absent", "running", "partial", "stale", "corrupt", "complete"]
+_FRESH_S = 120.0
+"""A folder without its manifest counts as being written when something in it changed this recently."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StageFiles:
+    """What tells about one stage: the files it writes last, and the folder it fills before."""
+
+    name: str
+    last: tuple[str, ...]
+    folder: str | None
+
+
+STAGES = (
+    _StageFiles("prepare", ("data/dataset/manifest.json",), "data/dataset"),
+    _StageFiles("encode", ("data/latents/manifest.json",), "data/latents"),
+    _StageFiles("reference", ("data/reference/manifest.json",), "data/reference"),
+    _StageFiles("train", ("data/checkpoints/manifest.json", "metrics/train.csv"), "data/checkpoints"),
+    _StageFiles("generate", ("data/samples/manifest.json",), "data/samples"),
+    _StageFiles("evaluate", ("data/evaluation/manifest.json", "metrics/checkpoints.csv"), "data/evaluation"),
+    _StageFiles("select", ("metrics/selection.json",), None),
+    _StageFiles("confirm", ("data/confirmation/manifest.json", "metrics/final.json"), "data/confirmation"),
+    _StageFiles("export", ("data/export/manifest.json",), "data/export"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running stage is."""
+
+    done: int
+    total: int
+    unit: str
+    left_s: float | None
+    """Estimated seconds left, from the rate so far; None before that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """One stage: what it is in, and why, in words for the user."""
+
+    name: str
+    status: StageStatus
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The whole run."""
+
+    kind: RunKind
+    summary: str
+    """One sentence in plain words."""
+    next_command: str | None
+    stages: tuple[StageState, ...]
+    progress: Progress | None
+    problems: tuple[Problem, ...]
+
+
+def run_state(store: RunStore, *, now_s: float | None = None) -> RunState:
+    """Judge the run; `now_s` is the time in seconds since the epoch (for tests)."""
+    now_s = time.time() if now_s is None else now_s
+    problems = store.problems()
+    stale = _stale_stages(store)
+    running = _running_stage(store.paths.root, now_s)
+    stages = tuple(_stage_state(store, stage, running, stale, problems) for stage in STAGES)
+    progress = _progress(store, running, now_s) if running else None
+    kind = _kind(stages, problems)
+    return RunState(kind, _summary(kind, stages, problems), _next_command(kind, problems), stages, progress, problems)
+
+
+def _stage_state(
+    store: RunStore, stage: _StageFiles, running: str | None, stale: Mapping[str, str], problems: tuple[Problem, ...]
+) -> StageState:
+    root = store.paths.root
+    broken = next((p for p in problems if p.file in stage.last or _belongs(p.file, stage.folder)), None)
+    absent = [file for file in stage.last if not (root / file).is_file()]
+    if stage.name == running:
+        return StageState(stage.name, "running", "at work")
+    if broken:
+        return StageState(stage.name, "corrupt", f"{broken.file} {broken.message}")
+    if absent:
+        return StageState(stage.name, "missing", f"{absent[0]} is not there")
+    if stage.name in stale:
+        return StageState(stage.name, "stale", stale[stage.name])
+    return StageState(stage.name, "done", "done")
+
+
+def _belongs(file: str, folder: str | None) -> bool:
+    return folder is not None and file.startswith(f"{folder}/")
+
+
+def _kind(stages: tuple[StageState, ...], problems: tuple[Problem, ...]) -> RunKind:
+    statuses = {stage.status for stage in stages}
+    if "running" in statuses:
+        return "running"
+    if problems:
+        return "corrupt"
+    if statuses == {"missing"}:
+        return "absent"
+    if "missing" in statuses:
+        return "partial"
+    return "stale" if "stale" in statuses else "complete"
+
+
+def _summary(kind: RunKind, stages: tuple[StageState, ...], problems: tuple[Problem, ...]) -> str:
+    named = {status: [s.name for s in stages if s.status == status] for status in ("missing", "stale", "running")}
+    first_stale = next((f" ({s.name}: {s.detail})" for s in stages if s.status == "stale"), "")
+    return {
+        "absent": "There is no run here yet.",
+        "running": f"Stage {', '.join(named['running'])} is at work; the page follows it.",
+        "partial": f"Not finished: {', '.join(named['missing'])} {_is(named['missing'])} still to come.",
+        "stale": f"Results are older than what they depend on: {', '.join(named['stale'])}{first_stale}.",
+        "corrupt": f"{len(problems)} {'file' if len(problems) == 1 else 'findings'} cannot be believed; "
+        "everything else is shown.",
+        "complete": "The run is complete and matches params.yaml.",
+    }[kind]
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _next_command(kind: RunKind, problems: tuple[Problem, ...]) -> str | None:
+    if kind in ("running", "complete") or any(problem.file == "params.yaml" for problem in problems):
+        return None
+    return "dvc repro"
+
+
+# --- stale -----------------------------------------------------------------------------------------------------------
+
+
+def _stale_stages(store: RunStore) -> dict[str, str]:
+    """Return stage -> why it would run again, for what parameters and manifests can tell (not for changed code)."""
+    changed = {}
+    lock = store.files.yaml_object(store.paths.root / "dvc.lock") or {}
+    params = store.files.yaml_object(store.paths.root / "params.yaml")
+    for name, entry in (lock.get("stages") or {}).items():
+        recorded = (entry.get("params") or {}).get("params.yaml") or {}
+        differences = list(_differences(recorded, params, ())) if params else []
+        if differences:
+            more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+            changed[name] = f"{differences[0]}{more}"
+    return {**_broken_chain(store), **changed}
+
+
+def _differences(old: Any, new: Any, place: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = list(old) if not place else [*old, *(key for key in new if key not in old)]
+        for key in keys:
+            yield from _differences(old.get(key), new.get(key), (*place, str(key)))
+    elif old != new:
+        yield f"{'.'.join(place)} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _broken_chain(store: RunStore) -> dict[str, str]:
+    """Return the stages whose manifest speaks of another input than the one that is there now."""
+    found = {}
+    params, checkpoints = store.params(), store.checkpoints_manifest()
+    samples, evaluation, selection = store.samples_manifest(), store.evaluation(), store.selection()
+    if params and checkpoints:
+        planned = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
+        if tuple(c.step for c in checkpoints.checkpoints) != planned:
+            found["train"] = f"params.yaml asks for the steps {', '.join(map(str, planned))}"
+    if checkpoints and samples:
+        drawn = (0, *(c.step for c in checkpoints.checkpoints))
+        if samples.checkpoints_fingerprint != checkpoints.fingerprint or samples.steps != drawn:
+            found["generate"] = "the pictures are of other checkpoints than those in data/checkpoints"
+    if evaluation:
+        for sha256, folder in ((evaluation.samples_sha256, "samples"), (evaluation.reference_sha256, "reference")):
+            now = store.files.sha256(store.paths.root / "data" / folder / "manifest.json")
+            if now is not None and now != sha256:
+                found["evaluate"] = f"the scores were measured on an earlier data/{folder}"
+    if checkpoints and selection and selection.step not in {0, *(c.step for c in checkpoints.checkpoints)}:
+        found["select"] = f"it recommends step {selection.step}, which is not in data/checkpoints"
+    return found
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def _running_stage(root: Path, now_s: float) -> str | None:
+    """Return the stage that a living DVC process is writing, or else one whose folder is filling without a manifest."""
+    written = _paths_being_written(root)
+    for stage in STAGES:
+        outputs = [root / file for file in stage.last] + ([root / stage.folder] if stage.folder else [])
+        if any(path == output or path in output.parents for path in written for output in outputs):
+            return stage.name
+    return next((stage.name for stage in STAGES if _is_filling(root, stage, now_s)), None)
+
+
+def _is_filling(root: Path, stage: _StageFiles, now_s: float) -> bool:
+    if stage.folder is None or (root / stage.last[0]).is_file():
+        return False
+    return now_s - _last_change_s(root / stage.folder) < _FRESH_S
+
+
+def _paths_being_written(root: Path) -> list[Path]:
+    try:
+        locks = json.loads((root / ".dvc" / "tmp" / "rwlock").read_bytes())
+        written = locks.get("write", {}).items()
+        return [Path(path) for path, info in written if _is_alive(int(info["pid"]))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last_change_s(folder: Path) -> float:
+    times = [found[0] for path in (folder, *listing(folder)) if (found := signature(path))]
+    return max(times, default=0) / 1e9
+
+
+def _progress(store: RunStore, stage: str, now_s: float) -> Progress | None:
+    params = store.params()
+    if params is None:
+        return None
+    if stage == "generate":
+        pictures = pictures_in(store.paths.samples)
+        n_prompts = len(params.generate.prompts) + params.generate.val_captions
+        total = n_prompts * params.generate.seeds_per_prompt * len(store.steps())
+        times = [found[0] / 1e9 for path in pictures.values() if (found := signature(path))]
+        started_s = min(times, default=now_s)
+        return _paced(len(pictures), total, "pictures", max(times, default=now_s) - started_s)
+    return None
+
+
+def _paced(done: int, total: int, unit: str, elapsed_s: float) -> Progress:
+    left = elapsed_s / (done - 1) * (total - done) if done > 1 and elapsed_s > 0 and total > done else None
+    return Progress(done, max(total, done), unit, left)

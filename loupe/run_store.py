@@ -1,0 +1,281 @@
+"""The one reader of a run's results, for dashboard, service, command line and README table.
+
+It tolerates absent, half-written and broken runs and never writes. It believes manifests only; while `generate` is at
+work, and has none yet, the pictures that are already there are shown as such. What state the run is in: run_state.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from loupe.atomic_io import read_records
+from loupe.metric_specs import MetricSpec, metric_specs
+from loupe.params import Params, load_params
+from loupe.paths import ProjectPaths
+from loupe.records import (
+    BASE_STEP,
+    CaptionRecord,
+    CheckpointInfo,
+    CheckpointsManifest,
+    DatasetManifest,
+    EvaluationManifest,
+    ExportManifest,
+    ExtractorInfo,
+    Null,
+    PromptRecord,
+    SamplesManifest,
+    Selection,
+    TrainRow,
+)
+from loupe.run_files import Cells, Problem, RunFiles, listing, signature
+from loupe.run_samples import (
+    SampleKey,
+    SampleView,
+    appearing_samples,
+    files_by_sha256,
+    only,
+    pictures_in,
+    recorded_samples,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number of one checkpoint, with its 95 % interval where it has one."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepScores:
+    """All scores of one checkpoint (step 0: the base model); a score that could not be computed is absent."""
+
+    step: int
+    n_samples: int | None
+    """Valid pictures of this step; None when their manifest is not there."""
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricColumn:
+    """One metric of this run and what is needed to read it; None where its provenance is not on this machine."""
+
+    spec: MetricSpec
+    extractor: ExtractorInfo | None
+    null: Null | None
+    real: float | None
+    """The same score of the real validation images."""
+    target: float | None
+    n_real: int | None
+
+
+class RunStore:
+    """Read-only view of the run in one project folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = ProjectPaths(root.resolve())
+        self.files = RunFiles(self.paths.root)
+        self._appeared: dict[str, Path] = {}
+
+    # --- manifests: None when absent or broken; which of the two, problems() tells ----------------------------------
+
+    def params(self) -> Params | None:
+        """Return params.yaml, or None when it is absent or wrong."""
+        path = self.paths.root / "params.yaml"
+        return self.files.parsed(path, "Params", lambda: load_params(path))
+
+    def dataset(self) -> DatasetManifest | None:
+        """Return what `prepare` made."""
+        return self.files.record(self.paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
+
+    def checkpoints_manifest(self) -> CheckpointsManifest | None:
+        """Return what `train` made."""
+        return self.files.record(self.paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
+
+    def samples_manifest(self) -> SamplesManifest | None:
+        """Return what `generate` made."""
+        return self.files.record(self.paths.samples / "manifest.json", SamplesManifest, made_by="generate")
+
+    def evaluation(self) -> EvaluationManifest | None:
+        """Return the provenance of the scores."""
+        return self.files.record(self.paths.evaluation / "manifest.json", EvaluationManifest, made_by="evaluate")
+
+    def selection(self) -> Selection | None:
+        """Return the recommendation."""
+        return self.files.record(self.paths.metrics / "selection.json", Selection, made_by="select")
+
+    def confirmation(self) -> SamplesManifest | None:
+        """Return the pictures on test prompts."""
+        return self.files.record(self.paths.confirmation / "manifest.json", SamplesManifest, made_by="confirm")
+
+    def final(self) -> dict[str, Any] | None:
+        """Return metrics/final.json, the one look at the test split."""
+        return self.files.json_object(self.paths.metrics / "final.json", made_by="confirm")
+
+    def export(self) -> ExportManifest | None:
+        """Return the files to take away."""
+        return self.files.record(self.paths.export / "manifest.json", ExportManifest, made_by="export")
+
+    # --- what the pages show -----------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> tuple[CheckpointInfo, ...]:
+        """Return the adapters, ascending by step, without the base model."""
+        manifest = self.checkpoints_manifest()
+        return manifest.checkpoints if manifest else ()
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the steps to show, ascending, 0 (the base model) first; () before there is anything to show."""
+        samples = self.samples_manifest()
+        if samples:
+            return samples.steps
+        if self.checkpoints():
+            return (BASE_STEP, *(checkpoint.step for checkpoint in self.checkpoints()))
+        return tuple(row.step for row in self.scores())
+
+    def scores(self) -> tuple[StepScores, ...]:
+        """Return metrics/checkpoints.csv, ascending by step, of the metrics that loupe/metric_specs.py knows."""
+        rows = self.files.table(self.paths.metrics / "checkpoints.csv", required=("step",), made_by="evaluate") or ()
+        by_step = {int(row["step"]): row for row in rows}
+        return tuple(StepScores(step, self._n_valid(step), _scores(row)) for step, row in sorted(by_step.items()))
+
+    def metrics(self) -> tuple[MetricColumn, ...]:
+        """Return the metrics that this run has scores of, in the order of loupe/metric_specs.py."""
+        present = {key for row in self.scores() for key in row.scores}
+        evaluation = self.evaluation()
+        return tuple(_column(spec, evaluation) for key, spec in metric_specs().items() if key in present)
+
+    def per_image(self) -> dict[SampleKey, Cells]:
+        """Return metrics/per_image.csv by (prompt id, seed index, step): numbers, and text in invalid_reason."""
+        rows = self.files.table(
+            self.paths.metrics / "per_image.csv",
+            required=("prompt_id", "seed_index", "step"),
+            text=("prompt_id", "file", "sha256", "invalid_reason", "colour"),
+            made_by="evaluate",
+        )
+        return {(str(r["prompt_id"]), int(r["seed_index"]), int(r["step"])): r for r in rows or ()}
+
+    def train_curve(self) -> tuple[TrainRow, ...]:
+        """Return metrics/train.csv, which also grows while `train` is at work."""
+        fields = tuple(TrainRow.model_fields)
+        rows = self.files.table(self.paths.metrics / "train.csv", required=fields, made_by="train") or ()
+        return tuple(TrainRow.model_validate({name: row[name] for name in fields}) for row in rows)
+
+    def prompts(self) -> tuple[PromptRecord, ...]:
+        """Return the prompts in the order of the run; before `generate` is done, those known so far."""
+        manifest = self.samples_manifest()
+        if manifest:
+            return manifest.prompts
+        params = self.params()
+        fixed = params.generate.prompts if params else {}
+        known = [PromptRecord(prompt_id=key, text=text, colour=None) for key, text in fixed.items()]
+        found = sorted({prompt for prompt, _, _ in pictures_in(self.paths.samples)} - fixed.keys())
+        return (*known, *(self._caption_prompt(prompt_id) for prompt_id in found))
+
+    def samples(
+        self,
+        *,
+        prompt_ids: Collection[str] | None = None,
+        seed_indices: Collection[int] | None = None,
+        steps: Collection[int] | None = None,
+    ) -> Iterator[SampleView]:
+        """Yield the cells of the grid in the order prompt, seed index, step; each filter that is None lets all pass.
+
+        Each picture's bytes are checked against the manifest, so ask only for those that will be seen.
+        """
+        wanted = only(prompt_ids, seed_indices, steps)
+        manifest = self.samples_manifest()
+        if manifest:
+            yield from recorded_samples(self.files, self.paths.samples, manifest, wanted)
+            return
+        pictures = pictures_in(self.paths.samples)
+        params = self.params()
+        for sample in appearing_samples(
+            self.files,
+            pictures,
+            prompts=self.prompts(),
+            n_seeds=params.generate.seeds_per_prompt if params else 0,
+            steps=self.steps(),
+            wanted=wanted,
+        ):
+            if sample.sha256:
+                self._appeared[sample.sha256] = pictures[sample.key]
+            yield sample
+
+    def sample_file(self, sha256: str) -> Path | None:
+        """Return the file of a picture by the SHA-256 that a manifest gives it, or that it had when it was shown.
+
+        The name never comes from the caller. The bytes may have changed since: compare them before they are believed.
+        """
+        for folder, read in ((self.paths.samples, self.samples_manifest), (self.paths.confirmation, self.confirmation)):
+            index = self.files.parsed(folder / "manifest.json", "by hash", partial(files_by_sha256, folder, read()))
+            if index and sha256 in index:
+                return index[sha256]
+        return self._appeared.get(sha256)
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Read everything but the pictures and return what cannot be believed."""
+        for read in (
+            self.params, self.dataset, self.checkpoints_manifest, self.samples_manifest, self.evaluation, self.scores,
+            self.per_image, self.train_curve, self.selection, self.confirmation, self.final, self.export,
+        ):  # fmt: skip
+            read()
+        return self.files.problems()
+
+    def fingerprint(self) -> str:
+        """Return a value that changes when anything the pages show changes; cheap enough to ask every second."""
+        parts = [(path.name, signature(path)) for path in self._watched()]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _watched(self) -> Iterator[Path]:
+        root = self.paths.root
+        yield from (root / "params.yaml", root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock", self.paths.samples)
+        for folder in (self.paths.metrics, self.paths.samples):
+            yield from listing(folder)
+        for folder in ("dataset", "latents", "reference", "checkpoints", "evaluation", "confirmation", "export"):
+            yield root / "data" / folder
+            yield root / "data" / folder / "manifest.json"
+
+    def _n_valid(self, step: int) -> int | None:
+        manifest = self.samples_manifest()
+        if manifest is None:
+            return None
+        return sum(s.step == step and s.file is not None and s.invalid_reason is None for s in manifest.samples)
+
+    def _caption_prompt(self, prompt_id: str) -> PromptRecord:
+        split, _, image_id = prompt_id.partition("_")
+        path = self.paths.dataset / split / "captions.jsonl"
+        records = self.files.parsed(path, "captions", lambda: read_records(path, CaptionRecord, made_by="prepare"))
+        text = next((record.caption for record in records or () if record.image_id == image_id), prompt_id)
+        return PromptRecord(prompt_id=prompt_id, text=text, colour=None)
+
+
+def _scores(row: Cells) -> dict[str, Score]:
+    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    return {
+        key: Score(numbers[key], numbers.get(f"{key}_lo"), numbers.get(f"{key}_hi"))
+        for key in metric_specs()
+        if key in numbers
+    }
+
+
+def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricColumn:
+    if evaluation is None:
+        return MetricColumn(spec, extractor=None, null=None, real=None, target=None, n_real=None)
+    extractor = next((e for e in evaluation.extractors if e.role == spec.extractor), None)
+    return MetricColumn(
+        spec,
+        extractor=extractor,
+        null=evaluation.nulls.get(spec.key),
+        real=evaluation.real_scores.get(spec.key),
+        target=evaluation.targets.get(spec.key),
+        n_real=evaluation.n_real,
+    )
