@@ -1,0 +1,40 @@
+"""The `demo` source: renders our own product catalogue into the work store, once per settings and drawing code.
+
+What it leaves has the layout of `kaggle-fashion` and is read as such; nothing after it knows the difference.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
+
+_KIND = "demo-catalogue"
+
+
+def rendered_catalogue(store: WorkStore, *, n_items: int, seed: int, size_px: int) -> Path:
+    """Return the folder of the catalogue with these settings, rendering it where it is not there yet.
+
+    It is rendered beside its place and renamed when whole, so that a killed run leaves nothing half-done behind.
+    """
+    import loupe.demo.catalogue as catalogue
+
+    key = fingerprint({
+        "n_items": n_items,
+        "seed": seed,
+        "size_px": size_px,
+        "code": source_fingerprint(Path(catalogue.__file__).parent),
+        "libraries": library_versions("numpy", "pillow"),
+    })
+    place = store.path(_KIND, key)
+    with store.lock(_KIND, key):
+        if not place.exists():
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
+            try:
+                catalogue.write_catalogue(temporary, n_items=n_items, seed=seed, size_px=size_px)
+                temporary.replace(place)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    return place
