@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from loupe.data.perceptual_hash import near_pairs
+import numpy as np
+from PIL import Image
+
+from loupe.data.perceptual_hash import MIN_OUTLINE_AGREEMENT, near_pairs, outline
 from loupe.data.photo_store import PreparedPhoto
 from loupe.data.token_count import CONTEXT_LENGTH, count_tokens
 from loupe.records import Finding, Rejection, Split
@@ -46,19 +49,30 @@ def find_oddities(
     return [*near_duplicates(photos, split_of=split_of, max_bits=near_duplicate_bits), *single]
 
 
-def near_duplicates(
-    photos: Sequence[PreparedPhoto], *, split_of: Mapping[str, Split], max_bits: int
-) -> list[Finding]:
-    """Return one finding per pair whose perceptual hashes differ in at most `max_bits` of 64."""
+def near_duplicates(photos: Sequence[PreparedPhoto], *, split_of: Mapping[str, Split], max_bits: int) -> list[Finding]:
+    """Return one finding per pair whose hashes differ in at most `max_bits` of 64 and whose outlines agree."""
     findings = []
+    outlines: dict[int, np.ndarray] = {}
     for one, other, bits in near_pairs([photo.facts.perceptual_hash for photo in photos], max_bits=max_bits):
+        for place in (one, other):
+            if place not in outlines:
+                outlines[place] = _stored_outline(photos[place])
+        agreement = float(outlines[one] @ outlines[other])
+        if agreement < MIN_OUTLINE_AGREEMENT:
+            continue
         ids = (photos[one].item.image_id, photos[other].item.image_id)
         splits = tuple(split_of[name] for name in ids)
         across = splits[0] != splits[1]
         where = f"{splits[0]} and {splits[1]}" if across else f"both in {splits[0]}"
         kind = NEAR_DUPLICATE_ACROSS if across else NEAR_DUPLICATE
-        findings.append(Finding(kind=kind, image_ids=ids, detail=f"{where}; hashes differ in {bits} of 64 bits"))
+        detail = f"{where}; hashes differ in {bits} of 64 bits, outlines agree to {agreement:.2f}"
+        findings.append(Finding(kind=kind, image_ids=ids, detail=detail))
     return sorted(findings, key=lambda finding: (finding.kind != NEAR_DUPLICATE_ACROSS, finding.image_ids))
+
+
+def _stored_outline(photo: PreparedPhoto) -> np.ndarray:
+    with Image.open(photo.stored) as picture:
+        return outline(picture)
 
 
 def _enlarged(photo: PreparedPhoto, resolution: int) -> Finding | None:

@@ -21,9 +21,7 @@ class CaptionTemplate:
 
     def caption(self, attributes: Mapping[str, str]) -> str:
         """Return the caption; a clause with a field that `attributes` lacks is left out."""
-        values = {
-            key: value if key in _AS_WRITTEN else value.lower() for key, value in attributes.items() if value
-        }
+        values = {key: value if key in _AS_WRITTEN else value.lower() for key, value in attributes.items() if value}
         clauses = [clause.format_map(values) for clause, fields in self.clauses if fields <= values.keys()]
         return ", ".join(clause for clause in clauses if clause)
 

@@ -69,8 +69,8 @@ def _photos_by_id(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PipelineError(f"{folder} is not there. Expected the photos as {folder / '<id>.jpg'}; set data.root.")
     files = [path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES]
-    by_preference = sorted(files, key=lambda path: (_PHOTO_SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
-    return {path.stem: path for path in by_preference}
+    files.sort(key=lambda path: (_PHOTO_SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
+    return {path.stem: path for path in files}
 
 
 def _item(row: CsvRow, photo: Path | None, colours: frozenset[str], template: CaptionTemplate) -> SourceItem:
@@ -88,6 +88,4 @@ def _item(row: CsvRow, photo: Path | None, colours: frozenset[str], template: Ca
         "family": family_of(name, cells["articleType"], colours),
     }
     attributes = {key: value for key, value in values.items() if value}
-    return SourceItem(
-        image_id=cells["id"], photo=photo, caption=template.caption(attributes), attributes=attributes
-    )
+    return SourceItem(image_id=cells["id"], photo=photo, caption=template.caption(attributes), attributes=attributes)

@@ -62,7 +62,8 @@ def read_csv_rows(path: Path, *, malformed_rows: Literal["repair", "skip"]) -> C
                 values = [_value(cell) for cell in whole]
                 rows.append(CsvRow(line=reader.line_num, cells=dict(zip(columns, values, strict=True))))
     except csv.Error as error:
-        raise PipelineError(f"{path} line {reader.line_num}: {error}. Look for a quotation mark without its pair.") from None
+        hint = "Look for a quotation mark without its pair."
+        raise PipelineError(f"{path} line {reader.line_num}: {error}. {hint}") from None
     if not rows:
         raise PipelineError(f"{path} has a header but no usable row; expected one row per photo.")
     return CsvTable(rows=tuple(rows), n_rows=n_rows, malformed_rows=tuple(malformed))
@@ -103,9 +104,7 @@ def _action(n_cells: int, n_columns: int, wanted: Literal["repair", "skip"]) -> 
     return "repaired" if n_cells > n_columns and wanted == "repair" else "skipped"
 
 
-def _malformed(
-    line: int, cells: list[str], columns: list[str], action: Literal["repaired", "skipped"]
-) -> MalformedRow:
+def _malformed(line: int, cells: list[str], columns: list[str], action: Literal["repaired", "skipped"]) -> MalformedRow:
     place = columns.index("id")
     image_id = cells[place].strip() if place < len(cells) else ""
     return MalformedRow(line=line, n_cells=len(cells), image_id=image_id, action=action)

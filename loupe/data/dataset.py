@@ -62,7 +62,11 @@ def plan_split(
 
 
 def choose_examples(
-    listing: SourceListing, *, split_of: Mapping[str, Split], n_examples: int | None, shares: Mapping[Split, float],
+    listing: SourceListing,
+    *,
+    split_of: Mapping[str, Split],
+    n_examples: int | None,
+    shares: Mapping[Split, float],
     seed: int,
 ) -> list[SourceItem]:
     """Return the items whose photo is there, ordered by id; at most `n_examples`, drawn by seed from each split."""

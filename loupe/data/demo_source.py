@@ -19,21 +19,17 @@ def rendered_catalogue(store: WorkStore, *, n_items: int, seed: int, size_px: in
 
     It is rendered beside its place and renamed when whole, so that a killed run leaves nothing half-done behind.
     """
-    import loupe.demo.catalogue as catalogue
+    from loupe.demo import catalogue
 
-    key = fingerprint({
-        "n_items": n_items,
-        "seed": seed,
-        "size_px": size_px,
-        "code": source_fingerprint(Path(catalogue.__file__).parent),
-        "libraries": library_versions("numpy", "pillow"),
-    })
+    settings = {"n_items": n_items, "seed": seed, "size_px": size_px}
+    code = source_fingerprint(Path(catalogue.__file__).parent)
+    key = fingerprint({**settings, "code": code, "libraries": library_versions("numpy", "pillow")})
     place = store.path(_KIND, key)
     with store.lock(_KIND, key):
         if not place.exists():
             temporary = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
             try:
-                catalogue.write_catalogue(temporary, n_items=n_items, seed=seed, size_px=size_px)
+                catalogue.write_catalogue(temporary, **settings)
                 temporary.replace(place)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

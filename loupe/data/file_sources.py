@@ -6,6 +6,7 @@ Captions are taken as they are. Images without a caption and captions without an
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ def read_pairs(root: Path) -> SourceListing:
     file that is not UTF-8.
     """
     photos = _photos(root)
-    texts = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() == ".txt"}
+    texts = {path.stem: path for path in _visible_files(root) if path.suffix.lower() == ".txt"}
     problems = _id_problems(photos)
     stems = {photo.stem for photo in photos}
     problems += [f"{photo.name} has no caption; write {photo.stem}.txt" for photo in photos if photo.stem not in texts]
-    problems += [f"{path.name} has no image; add {stem}.png or .jpg" for stem, path in texts.items() if stem not in stems]
+    problems += [
+        f"{text.name} has no image; add {stem}.png or .jpg" for stem, text in texts.items() if stem not in stems
+    ]
     items = []
     for photo in photos:
         if photo.stem not in texts:
@@ -52,17 +55,18 @@ def read_captions_json(root: Path) -> SourceListing:
     """
     path = root / "captions.json"
     if not path.exists():
-        raise PipelineError(f"{path} is not there. Expected captions.json beside a folder images/; set data.root to it.")
+        raise PipelineError(f"{path} is not there. Expected it beside a folder images/; set data.root to their folder.")
     pairs, problems = _caption_pairs(_json(path))
     photos = _photos(root / "images")
     problems += _id_problems(photos)
-    problems += [f"captions.json names one file more than once: {line}" for line in colliding_ids(
-        (name, f"entry {number}") for number, (name, _) in enumerate(pairs, start=1)
-    )]
+    twice = colliding_ids((name, f"entry {number}") for number, (name, _) in enumerate(pairs, start=1))
+    problems += [f"captions.json names one file more than once: {line}" for line in twice]
     captions = dict(pairs)
     names = {photo.name for photo in photos}
-    problems += [f"images/{photo.name} has no caption in captions.json" for photo in photos if photo.name not in captions]
-    problems += [f"captions.json names {name!r}, which is not a file of images/" for name in captions if name not in names]
+    problems += [f"images/{name} has no caption in captions.json" for name in sorted(names - captions.keys())]
+    problems += [
+        f"captions.json names {name!r}, which is no image in images/" for name in captions if name not in names
+    ]
     items = [
         SourceItem(image_id=photo.stem, photo=photo, caption=captions[photo.name].strip())
         for photo in photos
@@ -85,11 +89,16 @@ def read_utf8(path: Path) -> str:
 def _photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise PipelineError(f"{folder} is not there. Expected a folder of images; set data.root.")
-    photos = [path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+    photos = [path for path in _visible_files(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
         kinds = ", ".join(suffix.lstrip(".") for suffix in PHOTO_SUFFIXES)
         raise PipelineError(f"{folder} holds no image ({kinds}). Put the images there, or set data.root.")
-    return sorted(photos, key=lambda photo: photo.name)
+    return photos
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """List files by name, without the hidden ones that macOS leaves beside each file it copies."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _id_problems(photos: list[Path]) -> list[str]:
@@ -105,9 +114,17 @@ def _id_problems(photos: list[Path]) -> list[str]:
 def _json(path: Path) -> Any:
     text = read_utf8(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object_without_repeats)
     except json.JSONDecodeError as error:
         raise PipelineError(f"{path} line {error.lineno}, column {error.colno}: {error.msg}.") from None
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that occurs twice; json itself would silently keep the last."""
+    problems = [f"more than one caption for {name}" for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+    if problems:
+        raise PipelineError(problems_message("captions.json", shortened(problems)))
+    return dict(pairs)
 
 
 def _caption_pairs(document: Any) -> tuple[list[tuple[str, str]], list[str]]:
@@ -118,8 +135,8 @@ def _caption_pairs(document: Any) -> tuple[list[tuple[str, str]], list[str]]:
         entries = [_entry(entry) for entry in document]
     else:
         raise PipelineError(
-            'captions.json must hold {"001.png": "a caption", ...} or [{"file": "001.png", "caption": "a caption"}, ...]; '
-            f"found {type(document).__name__}."
+            'captions.json must hold {"001.png": "a caption"} or [{"file": "001.png", "caption": "a caption"}]; '
+            f"found a {type(document).__name__}."
         )
     pairs, problems = [], []
     for number, (name, caption) in enumerate(entries, start=1):

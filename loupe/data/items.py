@@ -15,7 +15,7 @@ from pathlib import Path
 from loupe.records import MalformedRow
 
 MAX_LISTED = 20
-_SAFE_ID = re.compile(r"[^\s./\\:*?\"<>|\x00-\x1f\x7f-\x9f]([^/\\:*?\"<>|\x00-\x1f\x7f-\x9f]*[^\s./\\:*?\"<>|\x00-\x1f\x7f-\x9f])?")
+_UNSAFE = re.compile(r"[/\\:*?\"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_ID_BYTES = 150
 
 
@@ -44,7 +44,9 @@ class SourceListing:
 
 def is_safe_id(image_id: str) -> bool:
     """Say whether an id can name a file on every platform and can never lead out of its folder."""
-    return _SAFE_ID.fullmatch(image_id) is not None and len(image_id.encode("utf-8", "replace")) <= _MAX_ID_BYTES
+    if not image_id or _UNSAFE.search(image_id) or image_id != image_id.strip().strip("."):
+        return False
+    return len(image_id.encode("utf-8")) <= _MAX_ID_BYTES
 
 
 def colliding_ids(named: Iterable[tuple[str, str]]) -> list[str]:
@@ -55,9 +57,7 @@ def colliding_ids(named: Iterable[tuple[str, str]]) -> list[str]:
     places = defaultdict(list)
     for image_id, place in named:
         places[unicodedata.normalize("NFC", image_id).casefold()].append((image_id, place))
-    return [
-        f"{group[0][0]}: {', '.join(place for _, place in group)}" for group in places.values() if len(group) > 1
-    ]
+    return [f"{group[0][0]}: {', '.join(place for _, place in group)}" for group in places.values() if len(group) > 1]
 
 
 def shortened(problems: list[str]) -> list[str]:

@@ -76,15 +76,13 @@ def _summary(manifest: DatasetManifest, max_rejected_share: float) -> str:
 
 def _write_figures(folder: Path, records: Sequence[CaptionRecord]) -> None:
     for name in _present(records):
-        counts = {split: Counter(_value(record, name) for record in records if record.split == split) for split in SPLITS}
+        counts = {split: Counter(_value(r, name) for r in records if r.split == split) for split in SPLITS}
         total: Counter[str] = sum(counts.values(), Counter())
         labels = [value for value, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))]
         if name == "year":
             labels.sort()
         shown = labels[:_MAX_BARS]
-        shares = {
-            split: [counts[split][value] / max(1, counts[split].total()) for value in shown] for split in SPLITS
-        }
+        shares = {split: [counts[split][value] / max(1, counts[split].total()) for value in shown] for split in SPLITS}
         more = f" (the {_MAX_BARS} most common of {len(labels)})" if len(labels) > _MAX_BARS else ""
         write_text(folder / f"{name}.svg", grouped_bars(shown, shares, title=f"Share of each {name}{more}"))
     sides = [max(record.source_width_px, record.source_height_px) for record in records]
@@ -160,7 +158,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     lines = [
         "<tr>"
-        + "".join(f'<td{" class=n" if isinstance(cell, int) else ""}>{escape(str(cell))}</td>' for cell in row)
+        + "".join(f"<td{' class=n' if isinstance(cell, int) else ''}>{escape(str(cell))}</td>" for cell in row)
         + "</tr>"
         for row in listed[:_MAX_ROWS]
     ]

@@ -49,9 +49,9 @@ def split_rows(strata: Sequence[str], *, shares: Mapping[Split, float], seed: in
     except ValueError as error:
         smallest = min(Counter(strata).items(), key=lambda item: item[1])
         raise PipelineError(
-            f"{len(strata)} rows in {len(set(strata))} strata cannot be shared out over train, val and test: the smallest, "
-            f"{smallest[0]!r}, has {smallest[1]}. Raise data.split.rare_below, set data.split.stratify_by to none, or "
-            f"use more rows. (scikit-learn: {error})"
+            f"{len(strata)} rows in {len(set(strata))} strata cannot be shared out over train, val and test: the "
+            f"smallest, {smallest[0]!r}, has {smallest[1]}. Raise data.split.rare_below, set data.split.stratify_by to "
+            f"none, or use more rows. (scikit-learn: {error})"
         ) from None
     split_of: dict[int, Split] = {}
     for split, members in zip(SPLITS, (train, val, test), strict=True):

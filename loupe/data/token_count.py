@@ -10,6 +10,7 @@ import gzip
 import importlib.util
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 CONTEXT_LENGTH = 77
@@ -35,7 +36,7 @@ def _count_pieces(word: str) -> int:
     symbols = [_byte_symbols()[byte] for byte in word.encode("utf-8")]
     symbols[-1] += _END_OF_WORD
     while len(symbols) > 1:
-        pairs = list(zip(symbols, symbols[1:], strict=False))
+        pairs = list(pairwise(symbols))
         best = min(pairs, key=lambda pair: ranks.get(pair, _N_MERGES))
         if best not in ranks:
             break
