@@ -268,6 +268,10 @@ class EvaluationManifest(_Record):
     """Of data/reference/manifest.json."""
     targets: dict[str, float]
     """Metric key -> target of params.yaml, for the extractors it was meant for."""
+    absent: dict[str, str] = {}
+    """step-N/<metric key> -> why checkpoints.csv has no value there."""
+    findings: tuple[str, ...] = ()
+    """What a reader of the scores should know: prompts that the text tower cuts, too few prompts for intervals ..."""
     library_versions: dict[str, str]
     files: dict[str, str]
 

@@ -1,0 +1,74 @@
+"""Measured images, row by row: what every metric is a pure function of. It reads no file and computes no score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.errors import PipelineError
+
+Array = NDArray[np.float64]
+
+FEATURES = "inception.features"
+"""[N, D] float32, of the extractor whose role is inception."""
+LOGITS = "inception.logits"
+"""[N, K] float32, unnormalised log-probabilities of its classes."""
+COLOUR_LOGITS = "inception.colour_logits"
+"""[N, C] float32; only the demo classifier has it."""
+ASKED_COLOUR = "inception.asked_colour"
+"""[N] int64, the class that the prompt asks for; -1 where it names no colour that the classifier knows."""
+CLIP_IMAGE = "clip.image"
+"""[N, D] float32, any norm."""
+CLIP_TEXT = "clip.text"
+"""[N, D] float32, of the prompt of each row."""
+BACKGROUND_WHITE_SHARE = "pixels.background_white_share"
+"""[N] float64 in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Images of one checkpoint (or of one real split) with what the extractors said about each.
+
+    `cells` names the rows: (prompt id, seed index), or (image id, 0) for real photos. The rows of every array in
+    `arrays` are in that order; the names are the constants of this module.
+    """
+
+    cells: tuple[tuple[str, int], ...]
+    arrays: Mapping[str, NDArray]
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            if len(array) != len(self.cells):
+                raise ValueError(f"{name} has {len(array)} rows for {len(self.cells)} images")
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def array(self, name: str) -> NDArray:
+        """Return an array by its name; KeyError when the extractors did not yield it."""
+        return self.arrays[name]
+
+    def rows(self, indices: Sequence[int] | NDArray) -> ImageSet:
+        """Return the images at these row numbers, in that order."""
+        picked = np.asarray(indices, dtype=np.int64)
+        arrays = {name: array[picked] for name, array in self.arrays.items()}
+        return ImageSet(cells=tuple(self.cells[i] for i in picked), arrays=arrays)
+
+
+class TooFewImagesError(PipelineError):
+    """A score needs more images than there are; the score is left out and the reason kept."""
+
+
+def require_images(images: ImageSet, least: int, what: str) -> None:
+    """Raise TooFewImagesError when `images` holds fewer than `least`."""
+    if len(images) < least:
+        raise TooFewImagesError(f"{what} needs at least {least} images; there are {len(images)}")
+
+
+def asked_colour_classes(colours: Sequence[str | None], class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Return for each colour its index in `class_names`, ignoring case, or -1."""
+    index = {name.casefold(): i for i, name in enumerate(class_names)}
+    return np.array([index.get(colour.casefold(), -1) if colour else -1 for colour in colours], dtype=np.int64)

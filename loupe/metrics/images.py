@@ -1,0 +1,61 @@
+"""Image files as the extractors get them: checked against their recorded hash, then decoded to uint8 RGB pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.errors import PipelineError, problems_message
+
+Pixels = NDArray[np.uint8]
+"""[H, W, 3], 0..255."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One picture on disk and the SHA-256 that its manifest gives it."""
+
+    path: Path
+    sha256: str
+
+
+def check_image_files(files: Sequence[ImageFile], *, where: str, made_by: str) -> None:
+    """Compare every file with its recorded hash; all that are missing or changed are named in one PipelineError."""
+    problems = []
+    for file in files:
+        try:
+            with file.path.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            problems.append(f"{file.path}: {error.strerror}")
+            continue
+        if found != file.sha256:
+            problems.append(
+                f"{file.path}: changed since it was made (sha256 {found[:12]}, recorded {file.sha256[:12]})"
+            )
+    if problems:
+        advice = f"The manifest does not match its files. Make them anew: dvc repro --force {made_by}"
+        raise PipelineError(f"{problems_message(where, problems)}\n{advice}")
+
+
+def read_pixels(file: ImageFile) -> Pixels:
+    """Decode one checked file; a file that is no RGB picture is a PipelineError that names it."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file.path) as image:
+            if image.mode != "RGB":
+                raise PipelineError(f"{file.path} is {image.mode}; extractors take RGB. Make it anew.")
+            return np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise PipelineError(f"{file.path} cannot be decoded as a picture: {error}. Make it anew.") from None
+
+
+def stacked(images: Sequence[Pixels]) -> NDArray[np.uint8]:
+    """Return equally large images as one [B, 3, H, W] array; ValueError when their sizes differ."""
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))

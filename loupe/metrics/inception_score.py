@@ -1,0 +1,62 @@
+"""Inception Score of class logits, in one piece (splits = 1), alone and under bootstrap resamples.
+
+exp(mean KL(p(y|x) || p(y))), Salimans et al. 2016 (arXiv:1606.03498). Splitting N images into parts lowers the score
+(64 images in 64 parts give 1), so there is one part here and N is stated beside the value. It is at most the number
+of classes that occur; for one kind of product a high score is no aim.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.metrics.image_set import LOGITS, Array, ImageSet, require_images
+
+LEAST_IMAGES = 2
+"""One image always scores 1."""
+
+
+def inception_score(images: ImageSet, real: ImageSet | None = None) -> float:
+    """Return the score of the images; `real` is not looked at (every set metric is called alike).
+
+    Raises TooFewImagesError below two images.
+    """
+    del real
+    require_images(images, LEAST_IMAGES, "an Inception Score")
+    return inception_score_of_logits(images.array(LOGITS))
+
+
+def inception_score_resamples(images: ImageSet, real: ImageSet | None, counts_RN: NDArray) -> Array:
+    """Return the score under each resample: image n taken counts_RN[r, n] times. NaN where a resample is empty."""
+    del real
+    return inception_score_of_logits_resamples(images.array(LOGITS), counts_RN)
+
+
+def inception_score_of_logits(logits_NK: NDArray) -> float:
+    """Return the score of unnormalised log-probabilities [N, K], computed in float64; 1 <= score <= K."""
+    return float(inception_score_of_logits_resamples(logits_NK, np.ones((1, len(logits_NK))))[0])
+
+
+def inception_score_of_logits_resamples(logits_NK: NDArray, counts_RN: NDArray) -> Array:
+    """Return [R] scores with rows repeated as counted.
+
+    p log p is taken as 0 where p underflows: confident logits then give the limit, not 0 x -inf = NaN.
+    """
+    log_p = _log_softmax(np.asarray(logits_NK, dtype=np.float64))
+    p = np.exp(log_p)
+    counts = np.asarray(counts_RN, dtype=np.float64)
+    totals = counts.sum(axis=1)
+    scores = np.full(len(counts), np.nan)
+    filled = totals > 0
+    weights = counts[filled] / totals[filled, None]
+    negative_entropies = np.where(p > 0, p * log_p, 0.0).sum(axis=1)
+    marginal = weights @ p
+    positive = marginal > 0
+    log_marginal = np.log(marginal, where=positive, out=np.zeros_like(marginal))
+    scores[filled] = np.exp(weights @ negative_entropies - (marginal * log_marginal).sum(axis=1))
+    return scores
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,0 +1,82 @@
+"""Measure the real train and val photos: their features, what they score themselves, and the nulls at the N in use.
+
+Reads data/dataset (never its test split) and the extractors; writes data/reference, its manifest last.
+"""
+
+from __future__ import annotations
+
+from loupe.atomic_io import empty_folder, read_record, read_records, write_record
+from loupe.params import GenerateParams, Params
+from loupe.paths import ProjectPaths
+from loupe.records import CaptionRecord, DatasetManifest, ReferenceManifest
+from loupe.stage import report_counts, run_stage
+from loupe.workstore import WorkStore
+
+SPLITS = ("train", "val")
+
+
+def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
+    """Run the stage; see the module's docstring."""
+    import numpy as np
+
+    from loupe.diffusion.device import choose_device
+    from loupe.metric_specs import applicable_specs
+    from loupe.metrics.extractors import resolve_extractors
+    from loupe.metrics.image_set_files import write_image_set
+    from loupe.metrics.measure import measure_images
+    from loupe.metrics.nulls import real_nulls, real_scores
+    from loupe.metrics.samples import photo_rows
+
+    extractors = resolve_extractors(
+        inception=params.evaluate.inception,
+        clip=params.evaluate.clip,
+        demo_folder=paths.demo,
+        device=choose_device().device,
+    )
+    dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
+    measured = {}
+    for split in SPLITS:
+        records = read_records(paths.dataset / split / "captions.jsonl", CaptionRecord, made_by="prepare")
+        rows = photo_rows(records, paths.dataset)
+        measured[split] = measure_images(
+            rows, extractors, store, batch_size=params.evaluate.batch_size, what=f"reference: {split} photos"
+        )
+    train, val = measured["train"].images, measured["val"].images
+
+    specs = applicable_specs(extractors.infos)
+    options = {
+        "n_generated": _n_generated(params.generate, n_val=dataset.n_examples["val"]),
+        "n_draws": params.evaluate.null_draws,
+    }
+    nulls = real_nulls(train, val, specs, rng=np.random.default_rng([params.seed, 1]), **options)
+    scores = real_scores(val, specs, rng=np.random.default_rng([params.seed, 2]), **options)
+
+    folder = empty_folder(paths.reference)
+    files = {}
+    for split in SPLITS:
+        files.update(write_image_set(folder, split, measured[split].images))
+    manifest = ReferenceManifest(
+        extractors=extractors.infos,
+        n_real={split: len(measured[split].images) for split in SPLITS},
+        nulls=nulls,
+        real_scores=scores,
+        files=files,
+    )
+    write_record(folder / "manifest.json", manifest)
+    for key, null in nulls.items():
+        against = f" against {null.n_b}" if null.n_b else ""
+        print(f"reference: {key} of {null.n_a} real photos{against}: {null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]")
+    report_counts(
+        "reference",
+        computed=sum(m.computed for m in measured.values()),
+        reused=sum(m.reused for m in measured.values()),
+    )
+
+
+def _n_generated(generate: GenerateParams, *, n_val: int) -> int:
+    """Return how many pictures each checkpoint draws."""
+    return (len(generate.prompts) + min(generate.val_captions, n_val)) * generate.seeds_per_prompt
+
+
+if __name__ == "__main__":
+    run_stage("reference", __doc__, reference)
