@@ -89,7 +89,7 @@ def run_state(store: RunStore, *, now_s: float | None = None) -> RunState:
     stages = tuple(_stage_state(store, stage, running, stale, problems) for stage in STAGES)
     progress = _progress(store, running, now_s) if running else None
     kind = _kind(stages, problems)
-    return RunState(kind, _summary(kind, stages, problems), _next_command(kind, problems), stages, progress, problems)
+    return RunState(kind, _summary(kind, stages, problems), _next_command(kind), stages, progress, problems)
 
 
 def _stage_state(
@@ -144,10 +144,8 @@ def _is(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _next_command(kind: RunKind, problems: tuple[Problem, ...]) -> str | None:
-    if kind in ("running", "complete") or any(problem.file == "params.yaml" for problem in problems):
-        return None
-    return "dvc repro"
+def _next_command(kind: RunKind) -> str | None:
+    return "dvc repro" if kind in ("absent", "partial", "stale") else None
 
 
 # --- stale -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""Small pieces of HTML that every page shares. Every text that comes from a run is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from dashboard.components.wording import duration
+from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
+from loupe.run_samples import SampleView
+from loupe.run_state import Progress, RunState
+
+_GLYPHS = {"done": "✓", "missing": "○", "running": "▶", "stale": "↻", "corrupt": "!"}
+_TILES = {"waiting": "Not drawn yet", "missing": "Missing", "corrupt": "Corrupt", "invalid": "Invalid"}
+
+
+def stage_rail(state: RunState) -> str:
+    """Return the line of stages with the status of each, in words as well as by sign."""
+    items = "".join(
+        f'<li class="{stage.status}" title="{escape(stage.detail, quote=True)}">'
+        f'<span class="glyph">{_GLYPHS[stage.status]}</span>{stage.name}'
+        f'<span class="status"> {"" if stage.status == "done" else stage.status}</span></li>'
+        for stage in state.stages
+    )
+    return f'<ol class="lp-rail">{items}</ol>'
+
+
+def state_banner(state: RunState) -> str:
+    """Return the run's state with progress, next command and what is wrong; '' for a whole run."""
+    if state.kind == "complete":
+        return ""
+    command = f" Next: <code>{escape(state.next_command)}</code>" if state.next_command else ""
+    progress = progress_bar(state.progress) if state.progress else ""
+    problems = "".join(f"<li><b>{escape(p.file)}</b> {escape(p.message)}</li>" for p in state.problems)
+    listed = f"<ul>{problems}</ul>" if problems else ""
+    return (
+        f'<div class="lp-banner {state.kind}" role="status"><p><b class="kind">{state.kind}</b> '
+        f"{escape(state.summary)}{command}</p>{progress}{listed}</div>"
+    )
+
+
+def progress_bar(progress: Progress) -> str:
+    """Return a bar with the count and the time left."""
+    share = 100 * progress.done / progress.total if progress.total else 0
+    left = f", about {duration(progress.left_s)} left" if progress.left_s is not None else ""
+    return (
+        f'<div class="lp-progress"><div class="bar"><i style="width:{share:.1f}%"></i></div>'
+        f"<span>{progress.done} of {progress.total} {escape(progress.unit)}{left}</span></div>"
+    )
+
+
+def picture(sample: SampleView, *, side_px: int, natural_px: int, alt: str, eager: bool = False) -> str:
+    """Return the picture, or a tile of the same size that says why there is none.
+
+    It is shown in its original bytes, unless it is drawn much smaller than it is: then a preview is enough, which links
+    to the original.
+    """
+    if sample.sha256 is None:
+        return (
+            f'<div class="lp-tile {sample.status}" style="width:{side_px}px;height:{side_px}px" '
+            f'title="{escape(sample.reason, quote=True)}"><b>{_TILES[sample.status]}</b>'
+            f"<span>{escape(sample.reason)}</span></div>"
+        )
+    crisp = " crisp" if side_px >= natural_px else ""
+    url, shown = picture_url(sample.sha256), picture_url(sample.sha256)
+    more = ""
+    if side_px <= PREVIEW_SIDE_PX < natural_px:
+        shown, more = preview_url(sample.sha256), f' srcset="{preview_url(sample.sha256)} 1x, {url} 2x"'
+    note = f'<span class="lp-flag">{_TILES["invalid"]}: {escape(sample.reason)}</span>' if sample.reason else ""
+    return (
+        f'<a class="lp-shot" href="{url}" target="_blank" rel="noopener">'
+        f'<img class="lp-img{crisp}" src="{shown}"{more} width="{side_px}" height="{side_px}" '
+        f'loading="{"eager" if eager else "lazy"}" decoding="async" alt="{escape(alt, quote=True)}">{note}</a>'
+    )
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """Return a line of small 'name value' facts."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs.items())
+    return f'<dl class="lp-facts">{items}</dl>'
+
+
+def recommended_chip(verdict: str | None) -> str:
+    """Return the mark of the recommended checkpoint; without a clear winner it says so."""
+    text = {"selected": "★ Recommended", "no clear winner": "Exported, no clear winner"}.get(verdict or "")
+    return f'<span class="lp-chip">{text}</span>' if text else ""

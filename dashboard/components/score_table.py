@@ -1,0 +1,90 @@
+"""The table of base model and checkpoints with every score and what is needed to read it. It computes no score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from dashboard.components.markup import recommended_chip
+from dashboard.components.wording import direction, interval, number, step_label
+from loupe.records import Selection
+from loupe.run_store import MetricColumn, Score, StepScores
+
+
+def score_table(rows: Sequence[StepScores], metrics: Sequence[MetricColumn], selection: Selection | None) -> str:
+    """Return the table; a score that could not be computed is a dash, never a zero."""
+    head = "".join(_head(column) for column in metrics)
+    body = "".join(_row(row, metrics, selection) for row in rows)
+    foot = _reference_rows(metrics)
+    return (
+        '<div class="lp-scroll"><table class="lp-scores"><thead><tr><th scope="col">Checkpoint</th>'
+        f'{head}<th scope="col">Pictures<small>valid of all</small></th></tr></thead>'
+        f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
+    )
+
+
+def _head(column: MetricColumn) -> str:
+    spec = column.spec
+    extractor = column.extractor.name if column.extractor else "extractor unknown here"
+    source = "pixels" if spec.extractor == "pixels" else extractor
+    return (
+        f'<th scope="col" title="{escape(spec.meaning, quote=True)}">{escape(spec.label)}'
+        f"<small>{direction(spec)}</small><small>{escape(source)}</small></th>"
+    )
+
+
+def _row(row: StepScores, metrics: Sequence[MetricColumn], selection: Selection | None) -> str:
+    chosen = selection is not None and selection.step == row.step
+    chip = recommended_chip(selection.verdict) if selection and chosen else ""
+    gate = _gate_note(row.step, selection)
+    cells = "".join(f"<td>{_cell(row.scores.get(column.spec.key), column)}</td>" for column in metrics)
+    count = f"{row.n_used} <small>of {row.n_images}</small>" if row.n_images is not None else "–"
+    return (
+        f'<tr class="{"chosen" if chosen else ""}"><th scope="row">{step_label(row.step)}{chip}{gate}</th>'
+        f"{cells}<td>{count}</td></tr>"
+    )
+
+
+def _gate_note(step: int, selection: Selection | None) -> str:
+    failed = (selection.gates_failed if selection else {}).items()
+    reason = next((text for name, text in failed if name.rpartition("-")[2].lstrip("0") == str(step)), None)
+    return f'<small class="gate">gate failed: {escape(reason)}</small>' if reason else ""
+
+
+def _cell(score: Score | None, column: MetricColumn) -> str:
+    if score is None:
+        return '<span title="not computed">–</span>'
+    unit = column.spec.unit
+    parts = [f"<b>{number(score.value, unit=unit)}</b>"]
+    if score.lo is not None and score.hi is not None:
+        parts.append(f"<small>{interval(score.lo, score.hi, unit=unit)}</small>")
+    if score.diff_base is not None:
+        text = f"{number(score.diff_base, unit=unit, signed=True)} to base"
+        if score.diff_base_lo is not None and score.diff_base_hi is not None:
+            around = interval(score.diff_base_lo, score.diff_base_hi, unit=unit, signed=True)
+            text = f'<span title="95 % interval of the paired difference: {around}">{text}</span>'
+        parts.append(f'<small class="diff">{text}</small>')
+    return "".join(parts)
+
+
+def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
+    real = [number(c.real, unit=c.spec.unit) if c.real is not None else "" for c in metrics]
+    null = [
+        f"{number(c.null.mean, unit=c.spec.unit)}<small>{interval(c.null.lo, c.null.hi, unit=c.spec.unit)}</small>"
+        f"<small>{c.null.n_a} against {c.null.n_b} photos</small>"
+        if c.null
+        else ""
+        for c in metrics
+    ]
+    target = [number(c.target, unit=c.spec.unit) if c.target is not None else "" for c in metrics]
+    named = (
+        ("Real photos", "the same score of the validation photos", real),
+        ("Null", "real against real: no score can be expected to do better", null),
+        ("Target", "asked for in params.yaml", target),
+    )
+    return "".join(_reference_row(name, hint, cells) for name, hint, cells in named if any(cells))
+
+
+def _reference_row(name: str, hint: str, cells: Sequence[str]) -> str:
+    shown = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr><th scope="row" title="{hint}">{name}</th>{shown}<td></td></tr>'

@@ -1,0 +1,42 @@
+"""The frame of the review: page settings, navigation, and the watch that reloads a page when a result changes.
+
+The pages themselves are in views/.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.current_run import current_store
+from dashboard.views import compare, overview
+from loupe.run_store import RunStore
+
+STYLE = Path(__file__).with_name("style.css")
+WATCH_INTERVAL_S = 1.5
+
+
+@st.fragment(run_every=WATCH_INTERVAL_S)
+def follow_changes(store: RunStore) -> None:
+    """Run the whole page again when a file that it shows has changed, and only then."""
+    now = store.fingerprint()
+    if st.session_state.setdefault("shown_fingerprint", now) != now:
+        st.session_state["shown_fingerprint"] = now
+        st.rerun()
+
+
+def main() -> None:
+    """Show the page that the address names."""
+    st.set_page_config(page_title="Loupe", page_icon="🔍", layout="wide")
+    st.html(STYLE)
+    store = current_store()
+    follow_changes(store)
+    pages = [
+        st.Page(lambda: overview.show(store), title="Overview", url_path="overview", default=True),
+        st.Page(lambda: compare.show(store), title="Compare", url_path="compare"),
+    ]
+    st.navigation(pages, position="top").run()
+
+
+main()

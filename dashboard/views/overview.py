@@ -1,0 +1,157 @@
+"""The Overview page: what to ship and why, the state of the run, pictures, scores, curves, and the final result.
+
+It shows what RunStore reads and computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from dashboard.components.checkpoint_strips import checkpoint_strips
+from dashboard.components.curves import loss_chart, reference_key, score_chart
+from dashboard.components.markup import facts, stage_rail, state_banner
+from dashboard.components.score_table import score_table
+from dashboard.components.wording import direction, number, step_label
+from loupe.metric_specs import metric_specs
+from loupe.paths import SPLITS
+from loupe.run_state import RunState, run_state
+from loupe.run_store import RunStore
+
+STRIP_PROMPTS = 8
+STRIP_SIDE_PX = 128
+CHARTS_PER_LINE = 3
+DEMO_NOTE = (
+    "Scores marked (demo) come from this project's own small models. They are not FID, CLIP score or Inception Score; "
+    "their values can be compared only inside this project."
+)
+LOSS_NOTE = (
+    "The loss mixes random timesteps and measures no quality: pictures get better while it hardly moves. "
+    "Dotted lines mark the checkpoints."
+)
+
+
+def show(store: RunStore) -> None:
+    """Show the page."""
+    state = run_state(store)
+    st.html(_headline(store, state) + stage_rail(state) + state_banner(state))
+    _show_strips(store)
+    _show_scores(store)
+    _show_curves(store)
+    _show_training(store)
+    _show_final(store)
+
+
+def _headline(store: RunStore, state: RunState) -> str:
+    selection = store.selection()
+    if selection and selection.verdict == "selected":
+        title, reason = f"Ship {step_label(selection.step).lower()}", selection.reason
+    elif selection:
+        title, reason = "No clear winner", selection.reason
+    elif state.kind == "absent":
+        title, reason = "Nothing to review yet", "One command makes everything, from the data to the recommendation."
+    else:
+        waiting = [stage.name for stage in state.stages if stage.status in ("missing", "corrupt", "running")]
+        title = "No recommendation yet"
+        reason = f"It still needs {', '.join(waiting)}. What is there already is shown below."
+    return f'<header class="lp-headline"><h1>{title}</h1><p>{escape(reason)}</p>{facts(_settings(store))}</header>'
+
+
+def _settings(store: RunStore) -> dict[str, str]:
+    params, dataset = store.params(), store.dataset()
+    settings = {}
+    if params:
+        settings["Base model"] = params.model.base
+        settings["Adapter"] = f"rank {params.train.rank}, alpha {params.train.alpha:g}"
+        settings["Learning rate"] = f"{params.train.learning_rate:g}"
+        settings["Guidance"] = (
+            f"{params.generate.guidance_scale:g}, {params.generate.num_inference_steps} sampler steps"
+        )
+    if dataset:
+        settings["Examples"] = ", ".join(f"{dataset.n_examples.get(split, 0)} {split}" for split in SPLITS)
+    return settings
+
+
+def _show_strips(store: RunStore) -> None:
+    prompts, steps = store.prompts()[:STRIP_PROMPTS], store.steps()
+    if not prompts or not steps:
+        return
+    manifest = store.samples_manifest()
+    st.html(
+        "<h2>Same prompt, same seed, checkpoint by checkpoint</h2>"
+        + checkpoint_strips(
+            prompts,
+            steps,
+            list(store.samples(prompt_ids={prompt.prompt_id for prompt in prompts}, seed_indices={0})),
+            side_px=STRIP_SIDE_PX,
+            natural_px=manifest.width_px if manifest else STRIP_SIDE_PX,
+            selection=store.selection(),
+        )
+    )
+
+
+def _show_scores(store: RunStore) -> None:
+    rows, metrics = store.scores(), store.metrics()
+    if not rows:
+        return
+    st.html("<h2>Scores</h2>" + score_table(rows, metrics, store.selection()) + _score_notes(store))
+
+
+def _score_notes(store: RunStore) -> str:
+    notes = []
+    evaluation = store.evaluation()
+    if evaluation is None:
+        notes.append("The evidence behind these scores is not on this machine. To make it anew: dvc repro evaluate")
+    else:
+        named = [
+            f"{e.name} ({e.role}, {e.kind.replace('_', ' ')}, SHA-256 {e.sha256[:12]}…)" for e in evaluation.extractors
+        ]
+        notes.append(f"Measured by {' and '.join(named)}, against {evaluation.n_real} real validation photos.")
+        if any(extractor.kind == "domain_trained" for extractor in evaluation.extractors):
+            notes.append(DEMO_NOTE)
+    return f'<p class="lp-note">{" ".join(escape(note) for note in notes)}</p>'
+
+
+def _show_curves(store: RunStore) -> None:
+    rows, metrics, selection = store.scores(), store.metrics(), store.selection()
+    if len(rows) < 2:
+        return
+    st.html("<h2>Scores over the training steps</h2>")
+    for start in range(0, len(metrics), CHARTS_PER_LINE):
+        for place, column in zip(st.columns(CHARTS_PER_LINE), metrics[start : start + CHARTS_PER_LINE], strict=False):
+            key = reference_key(column)
+            note = f"{direction(column.spec)}{f'; {key}' if key else ''}"
+            with place:
+                st.html(f'<h3 class="lp-chart">{escape(column.spec.label)}<small>{escape(note)}</small></h3>')
+                st.altair_chart(score_chart(column, rows, selection), width="stretch", alt=column.spec.label)
+
+
+def _show_training(store: RunStore) -> None:
+    curve = store.train_curve()
+    if not curve:
+        return
+    st.html(f'<h2>Training loss</h2><p class="lp-note">{LOSS_NOTE}</p>')
+    steps = [checkpoint.step for checkpoint in store.checkpoints()]
+    st.altair_chart(loss_chart(curve, steps), width="stretch", alt="Training loss over the steps")
+
+
+def _show_final(store: RunStore) -> None:
+    final = store.final()
+    if not final:
+        return
+    st.html(
+        '<h2>Final result on the test split</h2><p class="lp-note">Looked at once, after the choice was made.</p>'
+        + facts(_final_facts(final))
+    )
+
+
+def _final_facts(final: Mapping[str, Any]) -> dict[str, str]:
+    pairs = {}
+    for key, spec in metric_specs().items():
+        value = final.get(key)
+        if isinstance(value, int | float):
+            pairs[spec.label] = number(float(value), unit=spec.unit)
+    return pairs
