@@ -1,0 +1,221 @@
+"""Drawing pictures from a base model with or without an adapter: seeds, latents, denoising, decoding.
+
+It knows neither files nor checkpoints: the caller hands in a loaded UNet with the wanted adapter switched on. Every
+picture's randomness is its own (one CPU generator per picture, and a sampler that draws no noise of its own).
+
+Shapes: B pictures, C latent channels, H x W latents (an eighth of the picture), T tokens, D text features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.text import embed_text
+from loupe.diffusion.validity import InvalidReason, pixel_problem, tensor_problem
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+Purpose = Literal["generate", "confirm"]
+SAMPLER = "DPM-Solver++ multistep, order 2"
+PICTURES_AT_ONCE_CPU = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How pictures are drawn; the same for the base model and every checkpoint."""
+
+    width_px: int
+    height_px: int
+    guidance_scale: float
+    """Classifier-free guidance; 1 switches it off."""
+    num_inference_steps: int
+    negative_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingModel:
+    """The parts that turn text embeddings and noise into pictures."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    """In float32 on every device: bfloat16 steps by half a level near white, where the background is judged."""
+    noise_scheduler: DDPMScheduler
+    policy: DevicePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRequest:
+    """One picture to draw."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One drawn picture: `pixels` is uint8 [H, W, 3] in [0, 255], or None when its values are not finite."""
+
+    pixels: NDArray[np.uint8] | None
+    invalid_reason: InvalidReason | None
+
+
+def sample_seed(root_seed: int, *, purpose: Purpose, prompt_id: str, seed_index: int) -> int:
+    """Return the seed of one picture, in [0, 2**63): the same for every checkpoint, other for every purpose.
+
+    The lowest bit is the purpose, so no seed of `confirm` was ever used by `generate`.
+    """
+    text = f"{root_seed}/{purpose}/{prompt_id}/{seed_index}"
+    drawn = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
+    return (drawn >> 2 << 1) | (purpose == "confirm")
+
+
+def pictures_at_once(policy: DevicePolicy, batch_size: int) -> int:
+    """Return how many pictures go through the UNet together: `batch_size`, but always 8 on the CPU.
+
+    CPU kernels choose their blocking, and with it the last bits of a result, by the number of rows. With a constant
+    power of two (the last batch is filled up) a picture comes out bit-equal wherever it stands in the list and
+    whatever its neighbours are. On a GPU that is not promised: pictures may differ by a level between batch sizes.
+    """
+    return PICTURES_AT_ONCE_CPU if policy.device == "cpu" else batch_size
+
+
+def embed_texts(
+    texts: Iterable[str], *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
+) -> dict[str, torch.Tensor]:
+    """Return text -> [T, D] float32 on the CPU (see `loupe.diffusion.text.embed_text`), each distinct text once."""
+    return {text: embed_text(text, tokenizer=tokenizer, text_encoder=text_encoder) for text in dict.fromkeys(texts)}
+
+
+def make_sampler(noise_scheduler: DDPMScheduler) -> DPMSolverMultistepScheduler:
+    """Return DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), second order multistep, deterministic ODE variant.
+
+    Betas, prediction type, zero-terminal-SNR rescaling and timestep spacing are the base model's; dynamic thresholding
+    is off because it is meant for pixels, not latents.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler.from_config(
+        noise_scheduler.config,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        thresholding=False,
+        use_karras_sigmas=False,
+        final_sigmas_type="zero",
+    )
+
+
+def initial_latents(seed: int, shape_CHW: tuple[int, int, int]) -> torch.Tensor:
+    """Return standard normal noise [C, H, W], float32 on the CPU, from a generator of its own."""
+    return torch.randn(shape_CHW, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+@torch.inference_mode()
+def denoise(
+    model: DrawingModel,
+    *,
+    latents_BCHW: torch.Tensor,
+    prompts_BTD: torch.Tensor,
+    negative_BTD: torch.Tensor,
+    guidance_scale: float,
+    num_inference_steps: int,
+) -> torch.Tensor:
+    """Return denoised latents [B, C, H, W], float32, still scaled; the sampler's arithmetic is float32 throughout.
+
+    Classifier-free guidance as in Ho & Salimans 2022 (arXiv:2207.12598): negative + scale * (prompt - negative).
+    """
+    guided = guidance_scale > 1
+    context = torch.cat([negative_BTD, prompts_BTD]) if guided else prompts_BTD
+    sampler = make_sampler(model.noise_scheduler)
+    sampler.set_timesteps(num_inference_steps, device=latents_BCHW.device)
+    latents = latents_BCHW * sampler.init_noise_sigma
+    for timestep in sampler.timesteps:
+        scaled = sampler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
+        with model.policy.autocast():
+            predicted = model.unet(scaled.to(model.policy.dtype), timestep, encoder_hidden_states=context).sample
+        predicted = predicted.float()
+        if guided:
+            negative, prompt = predicted.chunk(2)
+            predicted = negative + guidance_scale * (prompt - negative)
+        latents = sampler.step(predicted, timestep, latents).prev_sample
+    return latents
+
+
+@torch.inference_mode()
+def decode_latents(vae: AutoencoderKL, latents_CHW: torch.Tensor) -> torch.Tensor:
+    """Return the image [3, 8 H, 8 W] that the VAE decodes from scaled latents: float32 on the CPU, about [-1, 1]."""
+    unscaled = latents_CHW[None] / vae.config.scaling_factor
+    return vae.decode(unscaled.to(vae.dtype)).sample[0].float().cpu()
+
+
+def to_pixels(image_CHW: torch.Tensor) -> NDArray[np.uint8]:
+    """Return [-1, 1] as uint8 [H, W, 3]: clamped, rounded to nearest (truncating would darken by half a level)."""
+    levels = ((image_CHW + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().numpy()
+
+
+def sample_pictures(
+    model: DrawingModel,
+    requests: Sequence[PictureRequest],
+    *,
+    embeddings: Mapping[str, torch.Tensor],
+    settings: SamplingSettings,
+    batch_size: int,
+) -> Iterator[Picture]:
+    """Yield one picture per request, in order.
+
+    `embeddings` holds every prompt and the negative prompt (see `embed_texts`). On the CPU a picture depends on its
+    own request alone, bit for bit (see `pictures_at_once`); decoding takes one picture at a time for the same reason.
+    """
+    size = pictures_at_once(model.policy, batch_size)
+    for start in range(0, len(requests), size):
+        batch = list(requests[start : start + size])
+        n_filled = size - len(batch) if model.policy.device == "cpu" else 0
+        latents = _denoise_batch(model, batch + [batch[-1]] * n_filled, embeddings=embeddings, settings=settings)
+        for latents_CHW in latents[: len(batch)]:
+            yield _picture(model.vae, latents_CHW, settings)
+
+
+def _denoise_batch(
+    model: DrawingModel,
+    batch: Sequence[PictureRequest],
+    *,
+    embeddings: Mapping[str, torch.Tensor],
+    settings: SamplingSettings,
+) -> torch.Tensor:
+    downsampling = 2 ** (len(model.vae.config.block_out_channels) - 1)
+    shape = (
+        model.unet.config.in_channels,
+        settings.height_px // downsampling,
+        settings.width_px // downsampling,
+    )
+    noise = torch.stack([initial_latents(request.seed, shape) for request in batch])
+    prompts = torch.stack([embeddings[request.prompt] for request in batch])
+    prompts = prompts.to(model.policy.device, model.policy.dtype)
+    negative = embeddings[settings.negative_prompt].to(prompts).expand_as(prompts)
+    return denoise(
+        model,
+        latents_BCHW=noise.to(model.policy.device),
+        prompts_BTD=prompts,
+        negative_BTD=negative,
+        guidance_scale=settings.guidance_scale,
+        num_inference_steps=settings.num_inference_steps,
+    )
+
+
+def _picture(vae: AutoencoderKL, latents_CHW: torch.Tensor, settings: SamplingSettings) -> Picture:
+    image = decode_latents(vae, latents_CHW)
+    if problem := tensor_problem(latents_CHW, image):
+        return Picture(pixels=None, invalid_reason=problem)
+    pixels = to_pixels(image)
+    problem = pixel_problem(pixels, width_px=settings.width_px, height_px=settings.height_px)
+    return Picture(pixels=pixels, invalid_reason=problem)

@@ -1,0 +1,63 @@
+"""Stage generate: draw every prompt and seed with the base model and every checkpoint.
+
+It reads prompts from params.yaml and captions of the val split; the test split stays closed to it.
+"""
+
+from __future__ import annotations
+
+from loupe.params import Params
+from loupe.paths import ProjectPaths
+from loupe.stage import report_counts, run_stage
+from loupe.workstore import WorkStore
+
+
+def generate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
+    """Write data/samples."""
+    from loupe.atomic_io import empty_folder, read_record, read_records
+    from loupe.diffusion.base_model import base_model_info, resolve_base_model
+    from loupe.diffusion.generation import render_samples
+    from loupe.diffusion.prompts import caption_prompts, fixed_prompts
+    from loupe.diffusion.sample_plan import AdapterSource
+    from loupe.diffusion.sampling import SamplingSettings
+    from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
+
+    options = params.generate
+    dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
+    captions = read_records(paths.dataset / "val" / "captions.jsonl", CaptionRecord, made_by="prepare")
+    checkpoints = read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
+    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    rendered = render_samples(
+        AdapterSource(
+            base_folder=base,
+            base_model=base_model_info(base, name=params.model.base, revision=params.model.revision),
+            checkpoints_folder=paths.checkpoints,
+            checkpoints=checkpoints,
+        ),
+        steps=[BASE_STEP, *(info.step for info in checkpoints.checkpoints)],
+        prompts=[
+            *fixed_prompts(options.prompts, known_colours=dataset.attribute_counts.get("colour", {})),
+            *caption_prompts(captions, split="val", count=options.val_captions, seed=params.seed),
+        ],
+        seeds_per_prompt=options.seeds_per_prompt,
+        purpose="generate",
+        root_seed=params.seed,
+        settings=SamplingSettings(
+            width_px=dataset.resolution_px,
+            height_px=dataset.resolution_px,
+            guidance_scale=options.guidance_scale,
+            num_inference_steps=options.num_inference_steps,
+            negative_prompt=options.negative_prompt,
+        ),
+        batch_size=options.batch_size,
+        output=empty_folder(paths.samples),
+        store=store,
+    )
+    samples = rendered.manifest.samples
+    n_invalid = sum(sample.invalid_reason is not None for sample in samples)
+    if n_invalid:
+        print(f"warning: {n_invalid} of {len(samples)} pictures are invalid; data/samples/manifest.json says why.")
+    report_counts("generate", computed=rendered.n_computed, reused=rendered.n_reused)
+
+
+if __name__ == "__main__":
+    run_stage("generate", __doc__, generate)
