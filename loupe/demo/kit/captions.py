@@ -6,7 +6,7 @@ product captions while the picture stays an everyday scene: the base model under
 
 import numpy as np
 
-from loupe.demo.catalogue import ItemSpec
+from loupe.demo.catalogue import ItemSpec, sample_item
 from loupe.demo.catalogue.scene import backdrop_of
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -85,3 +85,13 @@ def catalogue_caption(item: ItemSpec, rng: np.random.Generator) -> str:
         noun = _noun(item, rng, plain_share=0.8)
         return f"a photo of {_article(f'{item.colour.lower()} {noun}', noun, rng)} on a white background"
     return _product_words(item, rng, "centered on white background")
+
+
+def caption_corpus(seed: int, count: int) -> list[str]:
+    """`count` everyday and `count` catalogue captions, from which the tokenizer is learnt."""
+    texts = []
+    for index in range(count):
+        rng = np.random.default_rng([seed, 21, index])
+        item = sample_item(rng)
+        texts += [everyday_caption(item, rng), catalogue_caption(item, rng)]
+    return texts

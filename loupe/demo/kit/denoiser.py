@@ -13,8 +13,11 @@ from torch.nn import functional
 from transformers import CLIPTextModel
 
 from loupe.demo.kit.base import noise_scheduler
-from loupe.demo.kit.optimise import AveragedWeights, LossLog, half_precision, steps_with_rate
+from loupe.demo.kit.muon import MixedOptimiser
+from loupe.demo.kit.optimise import AveragedWeights, LossLog, half_precision, warm_cosine
 from loupe.demo.kit.settings import KitSettings
+
+PLAIN_LAYERS = ("conv_in", "conv_out", "embed", "time_emb")
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,10 @@ def train_denoiser(
     """Train both in place, saving averaged weights to `folder`/unet and `folder`/text_encoder every `snapshot_every` steps."""
     pair = torch.nn.ModuleList([text_encoder, unet]).to(device).train()
     average = AveragedWeights(pair, decay=settings.ema_decay)
-    optimiser = torch.optim.AdamW(pair.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimiser = MixedOptimiser(pair, rates=settings.unet_learning_rates, plain=PLAIN_LAYERS, weight_decay=0.01)
     schedule = noise_scheduler()
     log = LossLog(folder / "unet.csv")
-    for step in steps_with_rate(optimiser, steps=settings.unet_steps, rate=settings.unet_learning_rate):
+    for step in range(settings.unet_steps):
         latents, tokens, timesteps, noise = (part.to(device) for part in _batch(data, settings, step))
         noisy = schedule.add_noise(latents, noise, timesteps)
         target = schedule.get_velocity(latents, noise, timesteps)
@@ -63,8 +66,7 @@ def train_denoiser(
         loss = functional.mse_loss(made.float(), target)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimiser.step(warm_cosine(step, steps=settings.unet_steps, warm_up=100))
         average.update(pair, step)
         log.add(step + 1, {"v_mse": loss})
         if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.unet_steps:

@@ -6,6 +6,8 @@ from typing import Any
 SIZE_PX = 128
 LATENT_CHANNELS = 4
 CONTEXT_LENGTH = 77
+MERGE_CAPTIONS = 3_000
+CAPTIONS_PER_IMAGE = 4
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,14 @@ class KitSettings:
     merges: int = 640
 
     vae_blocks: tuple[int, ...] = (24, 48, 64, 96)
-    vae_norm_groups: int = 8
-    vae_steps: int = 10_500
+    vae_norm_groups: int = 2
+    vae_steps: int = 5_600
     vae_crop_px: int = 64
     vae_crop_batch: int = 8
     vae_full_batch: int = 3
-    vae_crop_share: float = 0.75
-    vae_learning_rate: float = 1.2e-3
-    vae_kl_weight: float = 2e-4
+    vae_crop_share: float = 0.7
+    vae_learning_rates: tuple[float, float] = (0.04, 1.2e-3)
+    vae_kl_weight: float = 1e-4
     vae_chroma_weight: float = 4.0
     vae_gradient_weight: float = 1.0
     vae_catalogue_share: float = 0.3
@@ -37,10 +39,9 @@ class KitSettings:
     unet_blocks: tuple[int, ...] = (64, 128, 192)
     unet_steps: int = 7_000
     unet_batch: int = 32
-    unet_learning_rate: float = 6e-4
-    unet_snr_gamma: float = 5.0
+    unet_learning_rates: tuple[float, float] = (0.02, 6e-4)
     caption_dropout: float = 0.1
-    ema_decay: float = 0.999
+    ema_decay: float = 0.998
 
     clip_steps: int = 1_500
     clip_batch: int = 96

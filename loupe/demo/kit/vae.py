@@ -11,15 +11,20 @@ import torch
 from diffusers import AutoencoderKL
 
 from loupe.demo.kit.corpus import Corpus
-from loupe.demo.kit.optimise import AveragedWeights, LossLog, half_precision, steps_with_rate
+from loupe.demo.kit.muon import MixedOptimiser
+from loupe.demo.kit.optimise import AveragedWeights, LossLog, half_precision, warm_cosine
 from loupe.demo.kit.settings import LATENT_CHANNELS, SIZE_PX, KitSettings
+
+INITIAL_LOG_VARIANCE = -6.0
+"""The posterior starts narrow: with unit variance the first thousand steps only learn to shout over the noise."""
+PLAIN_LAYERS = ("conv_in", "conv_out", "quant")
 
 
 def build_vae(settings: KitSettings) -> AutoencoderKL:
     """An untrained autoencoder; initial weights come from the settings' seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return AutoencoderKL(
+        vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * len(settings.vae_blocks),
             up_block_types=("UpDecoderBlock2D",) * len(settings.vae_blocks),
             block_out_channels=settings.vae_blocks,
@@ -29,6 +34,9 @@ def build_vae(settings: KitSettings) -> AutoencoderKL:
             sample_size=SIZE_PX,
             mid_block_add_attention=False,
         )
+    with torch.no_grad():
+        vae.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOG_VARIANCE
+    return vae
 
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
@@ -72,10 +80,10 @@ def train_vae(
     vae = build_vae(settings).to(device)
     average = AveragedWeights(vae, decay=settings.ema_decay)
     shadow = build_vae(settings)
-    optimiser = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimiser = MixedOptimiser(vae, rates=settings.vae_learning_rates, plain=PLAIN_LAYERS, weight_decay=1e-4)
     noise = torch.Generator(device).manual_seed(settings.seed + 1)
     log = LossLog(folder / "vae.csv")
-    for step in steps_with_rate(optimiser, steps=settings.vae_steps, rate=settings.vae_learning_rate):
+    for step in range(settings.vae_steps):
         real = _batch((everyday, catalogue), settings, step).to(device)
         with half_precision(device):
             posterior = vae.encode(real).latent_dist
@@ -87,8 +95,7 @@ def train_vae(
         total = total + settings.vae_gradient_weight * losses["gradient"] + settings.vae_kl_weight * losses["kl"]
         total.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimiser.step(warm_cosine(step, steps=settings.vae_steps, warm_up=50))
         average.update(vae, step)
         log.add(step + 1, losses)
         if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.vae_steps:
