@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 LINE_INTERVAL_S = 10.0
 
 
-def track(items: Iterable[Item], *, total: int, what: str, unit: str = "image") -> Iterator[Item]:
-    """Yield `items` unchanged while showing how many of `total` are done, the rate and the time left."""
+def track(
+    items: Iterable[Item],
+    *,
+    total: int,
+    what: str,
+    unit: str = "image",
+    note: Callable[[Item], str] | None = None,
+) -> Iterator[Item]:
+    """Yield `items` unchanged while showing how many of `total` are done, the rate and the time left.
+
+    `note` is called with every item, in order; what it returns is shown behind the numbers.
+    """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
+        with tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True) as bar:
+            for item in bar:
+                if note:
+                    bar.set_postfix_str(note(item), refresh=False)
+                yield item
         return
     started = last_line = time.monotonic()
-    done = 0
+    done, noted = 0, ""
     for done, item in enumerate(items, start=1):
+        noted = f", {note(item)}" if note else ""
         yield item
         now = time.monotonic()
         if now - last_line >= LINE_INTERVAL_S and done < total:
-            print(progress_line(what, done, total, now - started, unit), flush=True)
+            print(progress_line(what, done, total, now - started, unit) + noted, flush=True)
             last_line = now
     if done:
-        print(progress_line(what, done, total, time.monotonic() - started, unit), flush=True)
+        print(progress_line(what, done, total, time.monotonic() - started, unit) + noted, flush=True)
 
 
 def progress_line(what: str, done: int, total: int, elapsed_s: float, unit: str) -> str:

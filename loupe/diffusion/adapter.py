@@ -64,29 +64,25 @@ def add_adapter(
             b.zero_()
 
 
-def adapter_parameters(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the adapter's parameters as a list, in the order of the layers' paths, A before B."""
-    pairs = [(layer.lora_A[_SLOT].weight, layer.lora_B[_SLOT].weight) for _, layer in _adapter_layers(unet)]
-    return [weight for pair in pairs for weight in pair]
+def adapter_parameters(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the adapter's parameters themselves, keyed as the module's docstring says, in the order of the paths."""
+    parameters = {}
+    for path, layer in _adapter_layers(unet):
+        parameters[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
+        parameters[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
+    return parameters
 
 
 def adapter_state(unet: torch.nn.Module) -> AdapterState:
     """Return a copy of the adapter's weights on the CPU, float32, keyed as the module's docstring says."""
-    weights = {}
-    for path, layer in _adapter_layers(unet):
-        weights[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
-        weights[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
-    return {key: weight.detach().cpu().clone().contiguous() for key, weight in weights.items()}
+    return {key: weight.detach().cpu().clone().contiguous() for key, weight in adapter_parameters(unet).items()}
 
 
 def set_adapter_state(unet: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Overwrite the adapter's weights in place; a state of another architecture is a PipelineError."""
     import torch
 
-    slots = {}
-    for path, layer in _adapter_layers(unet):
-        slots[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
-        slots[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
+    slots = adapter_parameters(unet)
     wrong = sorted(slots.keys() ^ state.keys())
     wrong += [key for key in slots.keys() & state.keys() if slots[key].shape != state[key].shape]
     if wrong:

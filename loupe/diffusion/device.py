@@ -106,3 +106,17 @@ def make_repeatable(policy: DevicePolicy) -> None:
     if policy.device == "cpu":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def device_identity(policy: DevicePolicy) -> str:
+    """Return what of this machine can change the last bits of a result, e.g. 'cpu AVX512, 2 threads'.
+
+    Sums are split over the threads, so another thread count rounds otherwise (OMP_NUM_THREADS sets it).
+    """
+    import torch
+
+    if policy.device == "cuda":
+        return f"cuda {torch.cuda.get_device_name()}"
+    if policy.device == "cpu":
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return policy.device

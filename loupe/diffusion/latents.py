@@ -1,0 +1,183 @@
+"""Encoding images and captions once: the VAE's posterior per image and the text encoder's vectors per caption.
+
+Each result is stored under everything that decides it, so encoding again costs only what is new. Mean and standard
+deviation are kept rather than a sample, so every epoch can draw its own. It never reads the test split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loupe.diffusion.text import embed_text
+from loupe.errors import PipelineError
+from loupe.records import CaptionRecord
+from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+POSTERIOR_KIND = "posteriors"
+EMBEDDING_KIND = "text_embeddings"
+ENCODE_DTYPE = "float32"
+STORED_SUFFIX = ".safetensors"
+_TRANSFORM = "RGB uint8 / 127.5 - 1"
+_MAX_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeKeys:
+    """The part of every key that all images and captions share; encoding is float32 on every device."""
+
+    base_sha256: str
+    device: str
+    resolution_px: int
+    versions: dict[str, str]
+    source: str
+
+    def posterior(self, image_sha256: str) -> str:
+        """Return the key of an image's posterior."""
+        return fingerprint(
+            {
+                "image": image_sha256,
+                "transform": _TRANSFORM,
+                "resolution_px": self.resolution_px,
+                **self._shared(),
+            }
+        )
+
+    def embedding(self, caption: str) -> str:
+        """Return the key of a caption's vectors."""
+        return fingerprint({"caption": caption, **self._shared()})
+
+    def _shared(self) -> dict[str, object]:
+        return {
+            "base": self.base_sha256,
+            "device": self.device,
+            "dtype": ENCODE_DTYPE,
+            "versions": self.versions,
+            "source": self.source,
+        }
+
+
+def encode_keys(*, base_sha256: str, device: str, resolution_px: int) -> EncodeKeys:
+    """Return the keys of this base model on this device with the installed libraries and the present code."""
+    here = Path(__file__)
+    return EncodeKeys(
+        base_sha256=base_sha256,
+        device=device,
+        resolution_px=resolution_px,
+        versions=library_versions("torch", "diffusers", "transformers", "pillow"),
+        source=source_fingerprint(here, here.with_name("text.py")),
+    )
+
+
+def new_images(records: Sequence[CaptionRecord], *, keys: EncodeKeys, store: WorkStore) -> list[CaptionRecord]:
+    """Return the records whose posterior is not stored yet."""
+    return [r for r in records if store.get(POSTERIOR_KIND, keys.posterior(r.sha256), STORED_SUFFIX) is None]
+
+
+def new_captions(captions: Iterable[str], *, keys: EncodeKeys, store: WorkStore) -> list[str]:
+    """Return the captions whose vectors are not stored yet."""
+    return [c for c in captions if store.get(EMBEDDING_KIND, keys.embedding(c), STORED_SUFFIX) is None]
+
+
+def encode_images(
+    records: Sequence[CaptionRecord], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
+) -> Iterator[str]:
+    """Store the posterior of each image and yield its id; `dataset` is the folder that records' files are relative to.
+
+    One image at a time: memory stays flat and the bits do not depend on neighbours. Raises PipelineError, after the
+    last image, naming every one whose posterior is not finite; none of those is stored.
+    """
+    broken = []
+    for record in records:
+        pixels = read_pixels(dataset / record.file, sha256=record.sha256, side_px=keys.resolution_px)
+        posterior = encode_image(vae, pixels)
+        if all(bool(tensor.isfinite().all()) for tensor in posterior.values()):
+            _put(store, POSTERIOR_KIND, keys.posterior(record.sha256), posterior)
+        else:
+            broken.append(record.image_id)
+        yield record.image_id
+    if broken:
+        raise PipelineError(
+            f"The VAE gives values that are not finite for {len(broken)} images: {_listing(broken)}. "
+            f"Look at these images; if they are sound, the VAE's weights are not."
+        )
+
+
+def encode_captions(
+    captions: Sequence[str],
+    *,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    keys: EncodeKeys,
+    store: WorkStore,
+) -> Iterator[str]:
+    """Store the text encoder's vectors of each caption and yield the caption; not finite ones are a PipelineError."""
+    for caption in captions:
+        embedding = embed_text(caption, tokenizer=tokenizer, text_encoder=text_encoder)
+        if not bool(embedding.isfinite().all()):
+            raise PipelineError(f"The text encoder gives values that are not finite for the caption {caption!r}.")
+        _put(store, EMBEDDING_KIND, keys.embedding(caption), {"embedding": embedding})
+        yield caption
+
+
+def encode_image(vae: AutoencoderKL, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return mean and std [C, h, w] float32 on the CPU of the unscaled posterior of `pixels` [3, H, W] in [-1, 1]."""
+    import torch
+
+    with torch.inference_mode():
+        posterior = vae.encode(pixels[None].to(vae.device, vae.dtype)).latent_dist
+    return {"mean": posterior.mean[0].float().cpu().clone(), "std": posterior.std[0].float().cpu().clone()}
+
+
+def read_pixels(path: Path, *, sha256: str, side_px: int) -> torch.Tensor:
+    """Return a prepared image [3, side, side] float32 in [-1, 1]; a changed or missing file is a PipelineError."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is not there. Run: dvc repro --force prepare") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise PipelineError(f"{path} has changed since it was prepared. Run: dvc repro --force prepare")
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode != "RGB" or image.size != (side_px, side_px):
+            found = f"{image.mode} {image.width} x {image.height}"
+            raise PipelineError(f"{path} is {found} px; expected RGB {side_px} x {side_px}. Run: dvc repro prepare")
+        pixels = np.asarray(image)
+    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def read_stored(store: WorkStore, kind: str, key: str) -> dict[str, torch.Tensor]:
+    """Return a stored result; one that was damaged by hand is removed and named (PipelineError)."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = store.path(kind, key, STORED_SUFFIX)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        path.unlink()
+        raise PipelineError(f"{path} was damaged ({error}) and has been removed. Run it again.") from None
+
+
+def _put(store: WorkStore, kind: str, key: str, tensors: dict[str, torch.Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    with store.put(kind, key, STORED_SUFFIX) as temporary:
+        save_file(tensors, temporary)
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more

@@ -1,0 +1,150 @@
+"""A training run over the work store: what identifies it, which of its steps are still to be computed, computing them.
+
+A checkpoint that is not stored is computed again from the nearest earlier state, which gives the same bytes. The caller
+owns the progress bar and writes the checkpoints.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loupe.diffusion.adapter import AdapterConfig, add_adapter
+from loupe.diffusion.base_model import load_noise_scheduler, load_unet
+from loupe.diffusion.device import DevicePolicy, device_identity
+from loupe.diffusion.latent_files import Examples
+from loupe.diffusion.noise import seeded_generator
+from loupe.diffusion.train_store import TrainStore
+from loupe.diffusion.training import NoiseSchedule, Trainer, TrainSettings
+from loupe.records import BaseModelInfo, TrainRow
+from loupe.workstore import library_versions, source_fingerprint
+
+LIBRARIES = ("torch", "diffusers", "peft")
+_DECIDING_CODE = ("adapter.py", "latent_files.py", "noise.py", "training.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A stretch of steps to compute: start + 1 to stop, going on from the state at start (0: from nothing)."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What of a run is still to be computed."""
+
+    legs: tuple[Leg, ...]
+    resumed_from: int | None
+    """Step of the stored state that the run goes on from; None when it starts from nothing or computes nothing."""
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps to compute."""
+        return sum(leg.stop - leg.start for leg in self.legs)
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """The wanted steps that are not stored yet."""
+        return frozenset(leg.stop for leg in self.legs)
+
+
+def plan_run(wanted: Sequence[int], stored: Collection[int]) -> RunPlan:
+    """Return the legs that make every step of `wanted` (ascending) stored, each from the nearest earlier state."""
+    available = {0, *stored}
+    legs = []
+    for stop in wanted:
+        if stop not in available:
+            legs.append(Leg(max(step for step in available if step < stop), stop))
+            available.add(stop)
+    return RunPlan(tuple(legs), (legs[0].start or None) if legs else None)
+
+
+def starting_point(plan: RunPlan, store: TrainStore) -> str:
+    """Return a sentence on where a run starts and, if anew beside an earlier run, what differs from that one."""
+    if not plan.legs:
+        return "train: every checkpoint comes from the work store"
+    if plan.resumed_from is not None:
+        return f"train: resumed from step {plan.resumed_from}"
+    differences = store.differences()
+    if not differences:
+        return "train: starts at step 0"
+    return "train: starts at step 0, because this decides the weights and has changed: " + "; ".join(differences)
+
+
+def run_legs(
+    legs: Sequence[Leg],
+    trainer: Trainer,
+    store: TrainStore,
+    *,
+    interim_interval_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[TrainRow]:
+    """Compute the legs, storing the state at each one's end and, as interim states, every `interim_interval_s`.
+
+    A row is yielded once the state that holds it was stored, if one was due.
+    """
+    last_saved = clock()
+    for leg in legs:
+        if trainer.step != leg.start:
+            trainer.restore(store.load(leg.start))
+        for row in trainer.run(leg.stop):
+            ends = row.step == leg.stop
+            if ends or clock() - last_saved >= interim_interval_s:
+                store.save(trainer.state(), interim=not ends)
+                last_saved = clock()
+            yield row
+
+
+def run_parts(
+    settings: TrainSettings, adapter: AdapterConfig, *, examples: Examples, base_sha256: str, policy: DevicePolicy
+) -> dict[str, Any]:
+    """Return everything that decides the weights at any step, for the run's fingerprint.
+
+    With a constant learning rate max_steps decides nothing, so such a run can be prolonged.
+    """
+    numbers = asdict(settings)
+    if settings.lr_scheduler == "constant":
+        del numbers["max_steps"]
+    numbers["adam_betas"] = list(settings.adam_betas)
+    here = Path(__file__)
+    return {
+        "train": numbers,
+        "adapter": {
+            "rank": adapter.rank,
+            "alpha": float(adapter.alpha),
+            "target_modules": sorted(adapter.target_modules),
+        },
+        "examples": examples.sha256(),
+        "base_model": base_sha256,
+        "device": device_identity(policy),
+        "dtype": policy.dtype_name,
+        "versions": library_versions(*LIBRARIES),
+        "code": source_fingerprint(*(here.with_name(name) for name in _DECIDING_CODE)),
+    }
+
+
+def build_trainer(
+    base: Path,
+    info: BaseModelInfo,
+    examples: Examples,
+    *,
+    settings: TrainSettings,
+    adapter: AdapterConfig,
+    policy: DevicePolicy,
+) -> Trainer:
+    """Load the UNet alone, give it a fresh adapter drawn from the seed, and return a trainer at step 0."""
+    unet = load_unet(base, device=policy.device, dtype=policy.dtype)
+    add_adapter(
+        unet,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        target_modules=adapter.target_modules,
+        generator=seeded_generator(settings.seed, "adapter"),
+    )
+    schedule = NoiseSchedule(load_noise_scheduler(base).alphas_cumprod, info.prediction_type, info.scaling_factor)
+    return Trainer(unet, examples, schedule=schedule, settings=settings, policy=policy)

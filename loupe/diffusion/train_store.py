@@ -1,0 +1,143 @@
+"""Resumable training states in the work store, one file per step, and why a run could not go on from an earlier one.
+
+A state is one safetensors file, renamed into place whole, so a kill at any moment leaves the last one intact. What
+decides the weights is in the key, so a state can be used by every run that finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loupe.atomic_io import write_json
+from loupe.diffusion.tensor_files import tensor_bytes
+from loupe.diffusion.training import TrainingState
+from loupe.records import TrainRow
+from loupe.workstore import WorkStore, fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+KIND = "train"
+_SUFFIX = ".safetensors"
+_INTERIM_SUFFIX = ".interim.safetensors"
+_PARTS_SUFFIX = ".json"
+_TENSOR_GROUPS = ("adapter", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStore:
+    """The states of one training run; `parts` is everything that decides its weights."""
+
+    store: WorkStore
+    parts: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of the parts."""
+        return fingerprint(self.parts)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this run alone; a second trainer of the same run waits, then finds everything stored."""
+        with self.store.lock(KIND, self.key):
+            yield
+
+    def usable_steps(self) -> list[int]:
+        """Return the steps whose state is stored whole, ascending; a damaged one is removed, which is said."""
+        usable = []
+        for step, path in sorted(self._files().items()):
+            try:
+                _from_file(path)
+                usable.append(step)
+            except ValueError as error:
+                print(f"train: the stored state of step {step} is damaged ({error}); it is computed anew.", flush=True)
+                path.unlink()
+        return usable
+
+    def save(self, state: TrainingState, *, interim: bool = False) -> None:
+        """Store a state. An interim one lasts only until the next state is stored; others stay."""
+        parts_file = self.store.path(KIND, self.key, _PARTS_SUFFIX)
+        if not parts_file.exists():
+            write_json(parts_file, self.parts)
+        outdated = [path for path in self._files().values() if path.name.endswith(_INTERIM_SUFFIX)]
+        suffix = f"-{state.step:06d}{_INTERIM_SUFFIX if interim else _SUFFIX}"
+        with self.store.put(KIND, self.key, suffix) as temporary:
+            temporary.write_bytes(_to_bytes(state))
+        for path in outdated:
+            path.unlink(missing_ok=True)
+
+    def load(self, step: int) -> TrainingState:
+        """Return the state of a step that usable_steps() has named or save() has stored."""
+        return _from_file(self._files()[step])
+
+    def _files(self) -> dict[int, Path]:
+        """Step -> file; where a step has both, the one that stays."""
+        folder = self.store.path(KIND, self.key).parent
+        found = sorted(folder.glob(f"{self.key}-*{_SUFFIX}"), key=lambda path: not path.name.endswith(_INTERIM_SUFFIX))
+        return {int(path.name.split(".")[0].rpartition("-")[2]): path for path in found}
+
+    def differences(self) -> list[str]:
+        """Return what differs from the most recent other run in the store, e.g. 'learning_rate: 0.001 -> 0.0005'."""
+        others = [p for p in (self.store.root / KIND).glob(f"*/*{_PARTS_SUFFIX}") if p.stem != self.key]
+        if not others:
+            return []
+        latest = max(others, key=lambda path: path.stat().st_mtime_ns)
+        return _differences(json.loads(latest.read_bytes()), self.parts)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            lines.append(f"{prefix}{name}: {old} -> {new}")
+    return lines
+
+
+def _to_bytes(state: TrainingState) -> bytes:
+    import torch
+
+    tensors = {f"{group}/{key}": t for group in _TENSOR_GROUPS for key, t in getattr(state, group).items()}
+    for column in TrainRow.model_fields:
+        tensors[f"rows/{column}"] = torch.tensor([getattr(row, column) for row in state.rows], dtype=torch.float64)
+    metadata = {"scaler": json.dumps(state.scaler), "sha256": _tensors_sha256(tensors)}
+    return tensor_bytes(tensors, metadata=metadata)
+
+
+def _from_file(path: Path) -> TrainingState:
+    """Read a state back; anything but a whole one raises ValueError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    if _tensors_sha256(tensors) != metadata["sha256"]:
+        raise ValueError("its contents have changed")
+    groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
+    for name, tensor in tensors.items():
+        group, _, key = name.partition("/")
+        groups[group][key] = tensor
+    columns = [groups["rows"][column].tolist() for column in TrainRow.model_fields]
+    rows = tuple(TrainRow(**dict(zip(TrainRow.model_fields, row, strict=True))) for row in zip(*columns, strict=True))
+    return TrainingState(
+        groups["adapter"], groups["exp_avg"], groups["exp_avg_sq"], json.loads(metadata["scaler"]), rows
+    )
+
+
+def _tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensors[name].contiguous().numpy().data)
+    return digest.hexdigest()
