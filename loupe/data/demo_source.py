@@ -12,6 +12,7 @@ from pathlib import Path
 from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
 
 _KIND = "demo-catalogue"
+_RENDERER = Path(__file__).parents[1] / "demo" / "catalogue"
 
 
 def rendered_catalogue(store: WorkStore, *, n_items: int, seed: int, size_px: int) -> Path:
@@ -19,17 +20,17 @@ def rendered_catalogue(store: WorkStore, *, n_items: int, seed: int, size_px: in
 
     It is rendered beside its place and renamed when whole, so that a killed run leaves nothing half-done behind.
     """
-    from loupe.demo import catalogue
+    from loupe.demo.catalogue import write_catalogue
 
     settings = {"n_items": n_items, "seed": seed, "size_px": size_px}
-    code = source_fingerprint(Path(catalogue.__file__).parent)
+    code = source_fingerprint(_RENDERER)
     key = fingerprint({**settings, "code": code, "libraries": library_versions("numpy", "pillow")})
     place = store.path(_KIND, key)
     with store.lock(_KIND, key):
         if not place.exists():
             temporary = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
             try:
-                catalogue.write_catalogue(temporary, **settings)
+                write_catalogue(temporary, **settings)
                 temporary.replace(place)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

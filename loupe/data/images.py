@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
-# Another library may have switched this on; half a photo padded with grey must never become an example.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_ASPECT = 10.0
 """A photo longer than this times its width would be a thin line on white."""
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a gigabyte of RGB)."""
 _WHITE = (255, 255, 255, 255)
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _INTEGER_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -68,6 +68,8 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def _decode(content: bytes) -> Image.Image:
+    # Another library may have switched this on; half a photo padded with grey must never become an example.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
         _refuse_by_header(image)
@@ -77,8 +79,9 @@ def _decode(content: bytes) -> Image.Image:
         raise UnusableImageError("corrupt", "not a JPEG, PNG or WebP image") from None
     except Image.DecompressionBombError:
         raise UnusableImageError("too large", f"more than {MAX_PIXELS} pixels; make it smaller") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        # Pillow tells a file that ends early from a broken one only by its message.
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
+        # What these four decoders raise for broken bytes. Only the message tells a file that ends early from a broken
+        # one.
         message = str(error) or type(error).__name__
         ends_early = "truncated" in message.lower() or "unexpected end" in message.lower()
         raise UnusableImageError("truncated" if ends_early else "corrupt", message) from None
@@ -95,11 +98,11 @@ def _refuse_by_header(image: Image.Image) -> None:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit greys to 8 bits; Pillow's own conversion clips everything above 255 to white."""
-    if image.mode not in (*_INTEGER_MODES, "F"):
+    if image.mode in _EIGHT_BIT_MODES:
         return image
     values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise UnusableImageError("unsupported depth", f"pixel values beyond 16 bits ({image.mode}); save it with 8")
+    if image.mode not in _INTEGER_MODES or values.min() < 0 or values.max() > 65535:
+        raise UnusableImageError("unsupported pixels", f"Pillow mode {image.mode}; save it as 8-bit RGB or grey")
     eight = np.round(values.astype(np.float64) / 257).astype(np.uint8)
     scaled = Image.fromarray(eight)
     if "icc_profile" in image.info:

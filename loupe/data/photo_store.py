@@ -73,7 +73,7 @@ class PhotoPreparer:
         assert item.photo is not None, "rows without photo are set aside before"
         try:
             content = item.photo.read_bytes()
-        except (PermissionError, IsADirectoryError) as error:
+        except (PermissionError, IsADirectoryError, FileNotFoundError) as error:
             return Rejection(image_id=item.image_id, reason="unreadable", detail=str(error.strerror))
         source_sha256 = hashlib.sha256(content).hexdigest()
         key = fingerprint({"source": source_sha256, **self._transform})
