@@ -7,110 +7,104 @@ the work store; when all are there, no network is loaded.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file, write_csv, write_json, write_record
-from loupe.errors import PipelineError
 from loupe.params import Params
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import EvaluationManifest, ExtractorInfo, ReferenceManifest, SamplesManifest
+from loupe.records import EvaluationManifest, ReferenceManifest, SamplesManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore, library_versions
 
 if TYPE_CHECKING:
-    from loupe.metrics.measure import Measured
-    from loupe.metrics.scoring import Resampling, StepScores
+    from pathlib import Path
+
+    from loupe.metrics.evaluation import Evaluated
 
 LIBRARIES = ("numpy", "open-clip-torch", "torch", "torch-fidelity")
+RESAMPLES = "resamples.safetensors"
 
 
 def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
     import numpy as np
 
-    from loupe.diffusion.device import choose_device
-    from loupe.metric_specs import applicable_specs, checkpoint_columns
-    from loupe.metrics import tables
-    from loupe.metrics.extractors import resolve_extractors
-    from loupe.metrics.image_set_files import read_image_set, write_arrays, write_image_set
-    from loupe.metrics.measure import measure_images
-    from loupe.metrics.samples import sample_rows, sets_by_step
-    from loupe.metrics.scoring import draws_by_name, resampling_of, score_steps
+    from loupe.diffusion.device import choose_device, device_identity
+    from loupe.metrics.evaluation import evaluate_samples
+    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.image_set_files import read_image_set
 
     settings = params.evaluate
+    policy = choose_device()
+    machine = Machine(policy.device, device_identity(policy))
     extractors = resolve_extractors(
-        inception=settings.inception, clip=settings.clip, demo_folder=paths.demo, device=choose_device().device
+        inception=settings.inception, clip=settings.clip, demo_folder=paths.demo, machine=machine
     )
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
-    _require_same_extractors(reference.extractors, extractors.infos)
+    extractors.require_same(reference.extractors)
     real = read_image_set(paths.reference, "val", reference.files, made_by="reference")
-
-    rows = sample_rows(samples, paths.samples, made_by="generate")
-    measured = measure_images(rows, extractors, store, batch_size=settings.batch_size, what="evaluate")
-    sets = sets_by_step(samples, measured)
-    specs = applicable_specs(extractors.infos)
-    prompts = tuple(prompt.prompt_id for prompt in samples.prompts)
-    resampling = resampling_of(prompts, settings.bootstrap_draws, np.random.default_rng([params.seed, 3]))
-    scores = score_steps(sets, real, specs, resampling)
-
-    n_images = len(prompts) * samples.seeds_per_prompt
-    counts = {"n_images": n_images, "n_prompts": len(prompts), "n_real": len(real)}
-    write_csv(
-        paths.metrics / "checkpoints.csv",
-        checkpoint_columns(specs),
-        tables.checkpoint_rows(scores, samples, n_real=len(real)),
+    evaluated = evaluate_samples(
+        samples,
+        paths.samples,
+        real=real,
+        extractors=extractors,
+        store=store,
+        batch_size=settings.batch_size,
+        n_draws=settings.bootstrap_draws,
+        rng=np.random.default_rng([params.seed, 3]),
+        made_by="generate",
     )
-    write_csv(
-        paths.metrics / "per_image.csv", tables.per_image_columns(specs), tables.per_image_rows(samples, sets, specs)
-    )
-    write_json(paths.metrics / "summary.json", tables.summary(scores, specs, reference.nulls, **counts))
-    folder = empty_folder(paths.evaluation)
-    files = {"resamples.safetensors": write_arrays(folder / "resamples.safetensors", draws_by_name(scores))}
-    for step, images in sets.items():
-        files.update(write_image_set(folder, step_name(step), images))
-    targets = {k: getattr(settings.targets, spec.target) for k, spec in specs.items() if spec.target}
-    absent = {f"{step_name(s.step)}/{key}": reason for s in scores for key, reason in s.absent.items()}
+    _write_metrics(paths.metrics, evaluated, reference, n_real=len(real))
+    files = _write_features(empty_folder(paths.evaluation), evaluated)
     manifest = EvaluationManifest(
         extractors=extractors.infos,
-        metric_keys=tuple(specs),
+        metric_keys=tuple(evaluated.specs),
         nulls=reference.nulls,
         real_scores=reference.real_scores,
         n_real=len(real),
         samples_sha256=sha256_file(paths.samples / "manifest.json"),
         reference_sha256=sha256_file(paths.reference / "manifest.json"),
-        targets=targets,
-        absent=absent,
-        findings=_findings(measured, resampling),
+        targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
+        absent=evaluated.absent,
+        findings=evaluated.findings,
         library_versions=library_versions(*LIBRARIES),
         files=files,
     )
-    write_record(folder / "manifest.json", manifest)
-    _say(scores, manifest)
-    report_counts("evaluate", computed=measured.computed, reused=measured.reused)
+    write_record(paths.evaluation / "manifest.json", manifest)
+    _say(evaluated)
+    report_counts("evaluate", computed=evaluated.measured.computed, reused=evaluated.measured.reused)
 
 
-def _require_same_extractors(before: tuple[ExtractorInfo, ...], now: tuple[ExtractorInfo, ...]) -> None:
-    if before != now:
-        raise PipelineError(
-            f"data/reference was measured with {', '.join(e.name for e in before)}, this run measures with "
-            f"{', '.join(e.name for e in now)} (or other weights of it). Run: dvc repro reference evaluate"
-        )
+def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManifest, *, n_real: int) -> None:
+    from loupe.metric_specs import checkpoint_columns
+    from loupe.metrics import tables
+
+    rows = tables.checkpoint_rows(evaluated, n_real=n_real)
+    write_csv(folder / "checkpoints.csv", checkpoint_columns(evaluated.specs), rows)
+    write_csv(folder / "per_image.csv", tables.per_image_columns(evaluated.specs), tables.per_image_rows(evaluated))
+    write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls, n_real=n_real))
 
 
-def _findings(measured: Measured, resampling: Resampling) -> tuple[str, ...]:
-    cut = [f"longer than the text tower reads, its score speaks of the beginning: {t}" for t in measured.long_texts]
-    few = [] if len(resampling.counts_RP) else ["one prompt alone: no interval can be given; add prompts"]
-    return (*cut, *few)
+def _write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
+    from loupe.metrics.image_set_files import write_arrays, write_image_set
+    from loupe.metrics.scoring import draws_by_name
+
+    metadata = {"prompts": json.dumps(evaluated.prompts)}
+    files = {RESAMPLES: write_arrays(folder / RESAMPLES, draws_by_name(evaluated.scores), metadata)}
+    for step, images in evaluated.sets.items():
+        files.update(write_image_set(folder, step_name(step), images))
+    return files
 
 
-def _say(scores: list[StepScores], manifest: EvaluationManifest) -> None:
-    for step_scores in scores:
-        values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in step_scores.values.items())
-        print(f"evaluate: {step_name(step_scores.step)}: {values} (n = {step_scores.n_used})")
-    for place, reason in manifest.absent.items():
+def _say(evaluated: Evaluated) -> None:
+    for scores in evaluated.scores:
+        values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in scores.values.items())
+        print(f"evaluate: {step_name(scores.step)}: {values} (n = {scores.n_used})")
+    for place, reason in evaluated.absent.items():
         print(f"evaluate: no {place}: {reason}")
-    for finding in manifest.findings:
+    for finding in evaluated.findings:
         print(f"evaluate: {finding}")
 
 

@@ -19,19 +19,20 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
     import numpy as np
 
-    from loupe.diffusion.device import choose_device
+    from loupe.diffusion.device import choose_device, device_identity
     from loupe.metric_specs import applicable_specs
-    from loupe.metrics.extractors import resolve_extractors
+    from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set_files import write_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
     from loupe.metrics.samples import photo_rows
 
+    policy = choose_device()
     extractors = resolve_extractors(
         inception=params.evaluate.inception,
         clip=params.evaluate.clip,
         demo_folder=paths.demo,
-        device=choose_device().device,
+        machine=Machine(policy.device, device_identity(policy)),
     )
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
     measured = {}

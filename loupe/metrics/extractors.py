@@ -31,6 +31,15 @@ ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """Where networks run, and what of it can change the last bits of a feature."""
+
+    device: str
+    """cpu, cuda or mps."""
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class InceptionExtractor:
     """The network behind Fréchet distance, Inception Score and, where it knows colours, the colour score."""
 
@@ -64,12 +73,22 @@ class Extractors:
         """What they are, for manifests."""
         return (self.inception.info, self.clip.info)
 
+    def require_same(self, measured_with: tuple[ExtractorInfo, ...]) -> None:
+        """Raise PipelineError when data/reference was measured with others: distances would mean nothing."""
+        if measured_with != self.infos:
+            before, now = (
+                ", ".join(f"{e.name} ({e.sha256[:12]})" for e in infos) for infos in (measured_with, self.infos)
+            )
+            raise PipelineError(
+                f"data/reference was measured with {before}, this run measures with {now}. Run: dvc repro reference"
+            )
 
-def resolve_extractors(*, inception: str, clip: str, demo_folder: Path, device: str) -> Extractors:
+
+def resolve_extractors(*, inception: str, clip: str, demo_folder: Path, machine: Machine) -> Extractors:
     """Return the extractors of evaluate.inception and evaluate.clip; all that is wrong is in one PipelineError."""
     problems: list[str] = []
-    found_inception = _kept(problems, lambda: _inception_extractor(inception, demo_folder / "classifier", device))
-    found_clip = _kept(problems, lambda: _clip_extractor(clip, demo_folder / "clip", device))
+    found_inception = _kept(problems, lambda: _inception_extractor(inception, demo_folder / "classifier", machine))
+    found_clip = _kept(problems, lambda: _clip_extractor(clip, demo_folder / "clip", machine))
     if found_inception is None or found_clip is None:
         raise PipelineError(problems_message("extractors", problems) if len(problems) > 1 else problems[0])
     return Extractors(inception=found_inception, clip=found_clip)
@@ -88,28 +107,32 @@ def _kept(problems: list[str], resolve: Callable[[], Extractor]) -> Extractor | 
         return None
 
 
-def _inception_extractor(name: str, demo_folder: Path, device: str) -> InceptionExtractor:
+def _inception_extractor(name: str, demo_folder: Path, machine: Machine) -> InceptionExtractor:
     code = [HERE / "networks.py", HERE / "images.py"]
     if name == DEMO:
         info = demo_classifier_info(demo_folder)
         code += [HERE / "demo_classifier.py", HERE / "classifier.py", demo_folder / CONFIG]
-        kind = _store_kind("inception", {"info": info.model_dump(), "device": device}, code, ("torch",))
-        load = cache(partial(load_demo_classifier, demo_folder, device))
+        kind = _store_kind("inception", {"info": info.model_dump(), "machine": machine.identity}, code, ("torch",))
+        load = cache(partial(load_demo_classifier, demo_folder, machine.device))
         return InceptionExtractor(info=info, kind=kind, load=load, colours=demo_colours(demo_folder))
     path = find_inception(name)
     info = inception_info(path)
     code += [HERE / "inception.py"]
-    kind = _store_kind("inception", {"info": info.model_dump(), "device": device}, code, ("torch", "torch-fidelity"))
-    return InceptionExtractor(info=info, kind=kind, load=cache(partial(load_inception, path, device)), colours=())
+    kind = _store_kind(
+        "inception", {"info": info.model_dump(), "machine": machine.identity}, code, ("torch", "torch-fidelity")
+    )
+    return InceptionExtractor(
+        info=info, kind=kind, load=cache(partial(load_inception, path, machine.device)), colours=()
+    )
 
 
-def _clip_extractor(name: str, demo_folder: Path, device: str) -> ClipExtractor:
+def _clip_extractor(name: str, demo_folder: Path, machine: Machine) -> ClipExtractor:
     source = find_demo_clip(demo_folder) if name == DEMO else find_clip(name)
     info = clip_info(source)
     code = [HERE / "networks.py", HERE / "images.py", HERE / "clip.py", *source.settings_files]
     libraries = ("torch", "open-clip-torch", "torchvision", "pillow")
-    kind = _store_kind("clip", {"info": info.model_dump(), "device": device}, code, libraries)
-    return ClipExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, device)))
+    kind = _store_kind("clip", {"info": info.model_dump(), "machine": machine.identity}, code, libraries)
+    return ClipExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, machine.device)))
 
 
 def _store_kind(role: str, parts: Mapping[str, Any], code: Sequence[Path], libraries: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, require_images
 
@@ -81,15 +82,16 @@ def frechet_distance_resamples(features_ND: NDArray, real_MD: NDArray, counts_RN
     squared_norms = np.einsum("nd,nd->n", features, features)
 
     distances = np.full(len(counts), np.nan)
-    for r in np.flatnonzero(totals >= LEAST_IMAGES):
-        n = totals[r]
-        drawn = np.flatnonzero(counts[r])
-        share = counts[r, drawn] / n
-        shift = share @ features[drawn]
-        variance = (share @ squared_norms[drawn] - shift @ shift) * n / (n - 1)
-        spread = projected[drawn] - share @ projected[drawn]
-        spread *= np.sqrt(counts[r, drawn] / (n - 1))[:, None]
-        distances[r] = shift @ shift + variance - 2 * _nuclear_norm(spread)
+    with threadpool_limits(limits=1, user_api="blas"):  # threads cost more than they give on matrices this small
+        for r in np.flatnonzero(totals >= LEAST_IMAGES):
+            n = totals[r]
+            drawn = np.flatnonzero(counts[r])
+            share = counts[r, drawn] / n
+            shift = share @ features[drawn]
+            variance = (share @ squared_norms[drawn] - shift @ shift) * n / (n - 1)
+            spread = projected[drawn] - share @ projected[drawn]
+            spread *= np.sqrt(counts[r, drawn] / (n - 1))[:, None]
+            distances[r] = shift @ shift + variance - 2 * _nuclear_norm(spread)
     return distances + _total_variance(real)
 
 

@@ -79,12 +79,37 @@ def score_steps(
         for key, spec in specs.items():
             try:
                 scores.values[key] = estimate(sets[step], real, spec, resampling)
-                if step != BASE_STEP:
-                    scores.differences[key] = paired_difference(sets[step], base, real, spec, resampling)
             except TooFewImagesError as error:
                 scores.absent[key] = str(error)
         scored.append(scores)
+    for scores in scored:
+        if scores.step != BASE_STEP:
+            pair = common_cells(sets[scores.step], base)
+            _add_differences(scores, scored[0], pair, real=real, specs=specs, resampling=resampling)
     return scored
+
+
+def _add_differences(
+    scores: StepScores,
+    base_scores: StepScores,
+    pair: tuple[ImageSet, ImageSet],
+    *,
+    real: ImageSet,
+    specs: Mapping[str, MetricSpec],
+    resampling: Resampling,
+) -> None:
+    """Fill scores.differences: checkpoint minus base over the cells that both have (`pair`), draws paired."""
+    all_in_common = len(pair[0]) == scores.n_used == base_scores.n_used
+    for key in [key for key in specs if key in scores.values and key in base_scores.values]:
+        a, b = scores.values[key], base_scores.values[key]
+        if not all_in_common:
+            try:
+                a, b = (estimate(part, real, specs[key], resampling) for part in pair)
+            except TooFewImagesError as error:
+                scores.absent[f"{key}_diff_base"] = str(error)
+                continue
+        draws = a.draws - b.draws
+        scores.differences[key] = Estimate(a.value - b.value, draws, percentile_interval(draws))
 
 
 def estimate(images: ImageSet, real: ImageSet, spec: MetricSpec, resampling: Resampling) -> Estimate:
@@ -105,16 +130,6 @@ def estimate(images: ImageSet, real: ImageSet, spec: MetricSpec, resampling: Res
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     value = compute(images, real)
     return Estimate(value=value, draws=resolve_compute(spec.resamples)(images, real, counts), interval=None)
-
-
-def paired_difference(
-    images: ImageSet, base: ImageSet, real: ImageSet, spec: MetricSpec, resampling: Resampling
-) -> Estimate:
-    """Return `images` minus `base` over the cells that both have, with the interval of the paired bootstrap."""
-    ours, theirs = common_cells(images, base)
-    a, b = (estimate(s, real, spec, resampling) for s in (ours, theirs))
-    draws = a.draws - b.draws
-    return Estimate(value=a.value - b.value, draws=draws, interval=percentile_interval(draws))
 
 
 def common_cells(a: ImageSet, b: ImageSet) -> tuple[ImageSet, ImageSet]:

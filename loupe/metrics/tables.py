@@ -1,22 +1,25 @@
-"""Scores as rows of metrics/checkpoints.csv and metrics/per_image.csv, and as the flat metrics/summary.json.
+"""Scores as rows of metrics/checkpoints.csv and metrics/per_image.csv, and as flat JSON for `dvc metrics`.
 
 A value that does not exist is left out. Numbers are written with 8 significant digits: more is rounding of a kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from loupe.metric_specs import MetricSpec
+from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet
 from loupe.metrics.samples import is_valid
-from loupe.metrics.scoring import Estimate, StepScores, resolve_compute
-from loupe.records import BASE_STEP, Null, SamplesManifest
+from loupe.metrics.scoring import Estimate, resolve_compute
+from loupe.records import BASE_STEP, ExtractorInfo, Null
 
 SIGNIFICANT_DIGITS = 8
+
+Scalars = dict[str, float | int | str]
 
 
 def per_image_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
@@ -27,45 +30,40 @@ def per_image_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
     ]  # fmt: skip
 
 
-def checkpoint_rows(
-    scores: Sequence[StepScores], manifest: SamplesManifest, *, n_real: int
-) -> list[dict[str, float | int]]:
+def checkpoint_rows(evaluated: Evaluated, *, n_real: int) -> list[Scalars]:
     """Return one row per step for `checkpoint_columns`."""
     rows = []
-    for step_scores in scores:
-        samples = [sample for sample in manifest.samples if sample.step == step_scores.step]
-        row: dict[str, float | int] = {
-            "step": step_scores.step,
-            "n_images": len(samples),
-            "n_used": step_scores.n_used,
+    for scores in evaluated.scores:
+        row: Scalars = {
+            "step": scores.step,
+            "n_images": evaluated.n_images,
+            "n_used": scores.n_used,
             "n_real": n_real,
-            "invalid_count": len(samples) - step_scores.n_used,
+            "invalid_count": evaluated.n_images - scores.n_used,
         }
-        for key, estimate in step_scores.values.items():
+        for key, estimate in scores.values.items():
             row.update(cells(key, estimate))
-        for key, difference in step_scores.differences.items():
+        for key, difference in scores.differences.items():
             row.update(cells(f"{key}_diff_base", difference))
         rows.append(row)
     return rows
 
 
-def cells(name: str, estimate: Estimate) -> dict[str, float]:
+def cells(name: str, estimate: Estimate) -> Scalars:
     """Return `name`, and `name_lo` and `name_hi` where there is an interval."""
-    found = {name: rounded(estimate.value)}
+    found: Scalars = {name: rounded(estimate.value)}
     if estimate.interval is not None:
         found[f"{name}_lo"] = rounded(estimate.interval.lo)
         found[f"{name}_hi"] = rounded(estimate.interval.hi)
     return found
 
 
-def per_image_rows(
-    manifest: SamplesManifest, sets: Mapping[int, ImageSet], specs: Mapping[str, MetricSpec]
-) -> list[dict[str, Any]]:
+def per_image_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
     """Return one row per sample of the manifest, invalid ones with their reason and no score."""
-    columns = {step: _image_columns(images, specs) for step, images in sets.items()}
-    row_of = {step: {cell: row for row, cell in enumerate(images.cells)} for step, images in sets.items()}
+    columns = {step: _image_columns(images, evaluated.specs) for step, images in evaluated.sets.items()}
+    row_of = {step: {cell: row for row, cell in enumerate(images.cells)} for step, images in evaluated.sets.items()}
     rows = []
-    for sample in manifest.samples:
+    for sample in evaluated.manifest.samples:
         row: dict[str, Any] = {
             "step": sample.step,
             "prompt_id": sample.prompt_id,
@@ -82,35 +80,61 @@ def per_image_rows(
     return rows
 
 
-def summary(
-    scores: Sequence[StepScores],
-    specs: Mapping[str, MetricSpec],
-    nulls: Mapping[str, Null],
-    *,
-    n_images: int,
-    n_prompts: int,
-    n_real: int,
-) -> dict[str, float | int]:
+def summary(evaluated: Evaluated, nulls: Mapping[str, Null], *, n_real: int) -> Scalars:
     """Return the few scalars that `dvc exp show` compares: base, last and, where checkpoints are ranked, best."""
-    base, last = scores[0], scores[-1]
-    found: dict[str, float | int] = {
-        "n_images": n_images,
-        "n_prompts": n_prompts,
+    base, last = evaluated.scores[0], evaluated.scores[-1]
+    found: Scalars = {
+        "n_images": evaluated.n_images,
+        "n_prompts": len(evaluated.prompts),
         "n_real": n_real,
         "step_last": last.step,
-        "invalid_last": n_images - last.n_used,
+        "invalid_last": evaluated.n_images - last.n_used,
     }
-    for key, spec in specs.items():
-        for name, step_scores in (("base", base), ("last", last)):
-            if key in step_scores.values:
-                found[f"{key}_{name}"] = rounded(step_scores.values[key].value)
-        ranked = [s for s in scores if s.step != BASE_STEP and key in s.values]
+    for key, spec in evaluated.specs.items():
+        for name, scores in (("base", base), ("last", last)):
+            if key in scores.values:
+                found[f"{key}_{name}"] = rounded(scores.values[key].value)
+        ranked = [s for s in evaluated.scores if s.step != BASE_STEP and key in s.values]
         if spec.ranks and ranked:
             best = min(ranked, key=lambda s: s.values[key].value)
             found[f"{key}_best"] = rounded(best.values[key].value)
             found["step_best"] = best.step
         if spec.ranks and key in nulls:
             found[f"{key}_null"] = rounded(nulls[key].mean)
+    return found
+
+
+def final(
+    evaluated: Evaluated, nulls: Mapping[str, Null], extractors: tuple[ExtractorInfo, ...], *, n_real: int, verdict: str
+) -> Scalars:
+    """Return metrics/final.json: base and selected checkpoint on the test split, their difference and its interval."""
+    base, selected = evaluated.scores
+    found: Scalars = {
+        "step": selected.step,
+        "verdict": verdict,
+        "n_images": evaluated.n_images,
+        "n_prompts": len(evaluated.prompts),
+        "n_real": n_real,
+        "n_used_base": base.n_used,
+        "n_used_selected": selected.n_used,
+        **{f"{info.role}_extractor": info.name for info in extractors},
+    }
+    for key in evaluated.specs:
+        for name, scores in (("base", base), ("selected", selected)):
+            if key in scores.values:
+                found.update(cells(f"{key}_{name}", scores.values[key]))
+        if key in selected.differences:
+            found.update(cells(f"{key}_diff", selected.differences[key]))
+        if key in nulls:
+            null = nulls[key]
+            found.update(
+                {
+                    f"{key}_null": rounded(null.mean),
+                    f"{key}_null_lo": rounded(null.lo),
+                    f"{key}_null_hi": rounded(null.hi),
+                    f"{key}_null_n": null.n_a,
+                }
+            )
     return found
 
 

@@ -1,0 +1,85 @@
+"""A folder of samples, measured and scored against real photos: the work of `evaluate` and of `confirm`.
+
+It writes nothing but the work store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loupe.metric_specs import MetricSpec, applicable_specs
+from loupe.metrics.extractors import Extractors
+from loupe.metrics.image_set import ImageSet
+from loupe.metrics.measure import Measured, measure_images
+from loupe.metrics.samples import sample_rows, sets_by_step
+from loupe.metrics.scoring import Resampling, StepScores, resampling_of, score_steps
+from loupe.paths import step_name
+from loupe.records import SamplesManifest
+from loupe.workstore import WorkStore
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The samples of a manifest with their scores."""
+
+    manifest: SamplesManifest
+    measured: Measured
+    sets: Mapping[int, ImageSet]
+    """Step -> its valid images."""
+    specs: Mapping[str, MetricSpec]
+    scores: tuple[StepScores, ...]
+    """Ascending by step, the base model first."""
+    resampling: Resampling
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Ids of the prompts, the unit of every interval."""
+        return self.resampling.prompts
+
+    @property
+    def n_images(self) -> int:
+        """Pictures per step, valid or not."""
+        return len(self.prompts) * self.manifest.seeds_per_prompt
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """step-N/<metric key> -> why it has no value."""
+        return {f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()}
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What a reader of the scores should know."""
+        cut = [f"the text tower reads only the beginning of: {text}" for text in self.measured.long_texts]
+        few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
+        return (*cut, *few)
+
+
+def evaluate_samples(
+    manifest: SamplesManifest,
+    folder: Path,
+    *,
+    real: ImageSet,
+    extractors: Extractors,
+    store: WorkStore,
+    batch_size: int,
+    n_draws: int,
+    rng: np.random.Generator,
+    made_by: str,
+) -> Evaluated:
+    """Measure and score every valid sample in `folder`; `made_by` names the stage that can make them anew.
+
+    Raises PipelineError when a file is not the one of the manifest, or when there is no valid picture at all.
+    """
+    rows = sample_rows(manifest, folder, made_by=made_by)
+    measured = measure_images(rows, extractors, store, batch_size=batch_size, what=str(folder.name))
+    sets = sets_by_step(manifest, measured)
+    specs = applicable_specs(extractors.infos)
+    resampling = resampling_of(tuple(prompt.prompt_id for prompt in manifest.prompts), n_draws, rng)
+    scores = score_steps(sets, real, specs, resampling)
+    return Evaluated(
+        manifest=manifest, measured=measured, sets=sets, specs=specs, scores=tuple(scores), resampling=resampling
+    )

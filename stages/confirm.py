@@ -1,0 +1,115 @@
+"""Look once at the test split: base model and selected checkpoint on test captions, new seeds and the test photos.
+
+Reads metrics/selection.json, the checkpoints and data/dataset/test; writes data/confirmation and metrics/final.json.
+No other stage opens the test split, so these numbers were chosen by nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loupe.atomic_io import empty_folder, read_record, read_records, write_json
+from loupe.params import Params
+from loupe.paths import ProjectPaths, step_name
+from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest, ReferenceManifest, Selection
+from loupe.stage import report_counts, run_stage
+from loupe.workstore import WorkStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loupe.diffusion.generation import RenderedSamples
+
+
+def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
+    """Run the stage; see the module's docstring."""
+    import numpy as np
+
+    from loupe.diffusion.device import choose_device, device_identity
+    from loupe.metrics import tables
+    from loupe.metrics.evaluation import evaluate_samples
+    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.image_set_files import read_image_set
+    from loupe.metrics.measure import measure_images
+    from loupe.metrics.nulls import real_nulls
+    from loupe.metrics.samples import photo_rows
+
+    settings = params.evaluate
+    policy = choose_device()
+    machine = Machine(policy.device, device_identity(policy))
+    extractors = resolve_extractors(
+        inception=settings.inception, clip=settings.clip, demo_folder=paths.demo, machine=machine
+    )
+    reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
+    extractors.require_same(reference.extractors)
+    train = read_image_set(paths.reference, "train", reference.files, made_by="reference")
+    selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
+    captions = read_records(paths.dataset / "test" / "captions.jsonl", CaptionRecord, made_by="prepare")
+    photos = photo_rows(captions, paths.dataset)
+
+    rendered = _render(params, paths, store, captions, step=selection.step)
+    real = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
+    evaluated = evaluate_samples(
+        rendered.manifest,
+        paths.confirmation,
+        real=real.images,
+        extractors=extractors,
+        store=store,
+        batch_size=settings.batch_size,
+        n_draws=settings.bootstrap_draws,
+        rng=np.random.default_rng([params.seed, 4]),
+        made_by="confirm",
+    )
+    nulls = real_nulls(
+        train,
+        real.images,
+        evaluated.specs,
+        n_generated=evaluated.n_images,
+        n_draws=settings.null_draws,
+        rng=np.random.default_rng([params.seed, 5]),
+    )
+    scalars = tables.final(evaluated, nulls, extractors.infos, n_real=len(real.images), verdict=selection.verdict)
+    write_json(paths.metrics / "final.json", scalars)
+    for scores in evaluated.scores:
+        values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in scores.values.items())
+        print(f"confirm: {step_name(scores.step)} on test: {values} (n = {scores.n_used})")
+    for line in (*(f"no {place}: {reason}" for place, reason in evaluated.absent.items()), *evaluated.findings):
+        print(f"confirm: {line}")
+    report_counts("confirm", computed=rendered.n_computed, reused=rendered.n_reused)
+
+
+def _render(
+    params: Params, paths: ProjectPaths, store: WorkStore, captions: Sequence[CaptionRecord], *, step: int
+) -> RenderedSamples:
+    from loupe.diffusion.base_model import base_model_info, resolve_base_model
+    from loupe.diffusion.generation import render_samples
+    from loupe.diffusion.prompts import caption_prompts
+    from loupe.diffusion.sample_plan import AdapterSource
+    from loupe.diffusion.sampling import SamplingSettings
+
+    dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
+    checkpoints = read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
+    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    info = base_model_info(base, name=params.model.base, revision=params.model.revision)
+    return render_samples(
+        AdapterSource(base_folder=base, base_model=info, checkpoints_folder=paths.checkpoints, checkpoints=checkpoints),
+        steps=[BASE_STEP, step],
+        prompts=caption_prompts(captions, split="test", count=params.confirm.test_captions, seed=params.seed),
+        seeds_per_prompt=params.confirm.seeds_per_prompt,
+        purpose="confirm",
+        root_seed=params.seed,
+        settings=SamplingSettings(
+            width_px=dataset.resolution_px,
+            height_px=dataset.resolution_px,
+            guidance_scale=params.generate.guidance_scale,
+            num_inference_steps=params.generate.num_inference_steps,
+            negative_prompt=params.generate.negative_prompt,
+        ),
+        batch_size=params.generate.batch_size,
+        output=empty_folder(paths.confirmation),
+        store=store,
+    )
+
+
+if __name__ == "__main__":
+    run_stage("confirm", __doc__, confirm)

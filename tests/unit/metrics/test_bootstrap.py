@@ -1,0 +1,79 @@
+"""Resampling by prompt, intervals that cover as often as they claim, and Holm's correction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loupe.metrics.bootstrap import (
+    Interval,
+    counts_per_image,
+    draws_needed,
+    holm_adjusted,
+    mean_resamples,
+    percentile_interval,
+    resample_prompts,
+    sign_p_value,
+)
+
+
+def test_images_of_one_prompt_are_taken_together() -> None:
+    counts = counts_per_image(np.array([[2, 0, 1]]), ["a", "b", "c"], ["a", "a", "b", "c", "c"])
+    assert counts.tolist() == [[2, 2, 0, 1, 1]]
+
+
+def test_every_resample_has_as_many_prompts_as_there_are() -> None:
+    counts = resample_prompts(7, 50, np.random.default_rng(0))
+    assert (counts.sum(axis=1) == 7).all()
+    assert (counts == resample_prompts(7, 50, np.random.default_rng(0))).all()
+
+
+def test_means_skip_images_without_a_value() -> None:
+    values = np.array([1.0, np.nan, 3.0])
+    counts = np.array([[1, 1, 1], [0, 5, 2], [0, 3, 0]])
+    means = mean_resamples(values, counts)
+    assert means[:2].tolist() == [2.0, 3.0]
+    assert np.isnan(means[2])
+
+
+def test_interval_ignores_draws_without_a_value_and_needs_two() -> None:
+    assert percentile_interval(np.array([np.nan, 1.0])) is None
+    interval = percentile_interval(np.array([np.nan, *np.linspace(0, 1, 1001)]))
+    assert interval == Interval(pytest.approx(0.025), pytest.approx(0.975))
+
+
+def covered(rng: np.random.Generator, *, by_prompt: bool) -> bool:
+    """One experiment with a true gain of 0.5: prompt effects differ, images of a prompt are alike."""
+    n_prompts, seeds = 40, 4
+    gain = 0.5 + rng.normal(0, 0.6, n_prompts)[:, None] + rng.normal(0, 0.8, (n_prompts, seeds))
+    values, names = gain.ravel(), [str(i) for i in range(n_prompts) for _ in range(seeds)]
+    units = names if by_prompt else [str(i) for i in range(len(names))]
+    prompts = list(dict.fromkeys(units))
+    counts = counts_per_image(resample_prompts(len(prompts), 200, rng), prompts, units)
+    return percentile_interval(mean_resamples(values, counts)).contains(0.5)
+
+
+def test_prompt_intervals_cover_as_claimed_and_image_intervals_do_not() -> None:
+    rng = np.random.default_rng(1)
+    by_prompt = np.mean([covered(rng, by_prompt=True) for _ in range(300)])
+    by_image = np.mean([covered(rng, by_prompt=False) for _ in range(300)])
+    assert 0.90 <= by_prompt <= 0.98
+    assert by_image < by_prompt - 0.04
+
+
+def test_p_value_is_two_sided_and_never_zero() -> None:
+    draws = np.linspace(1, 2, 99)
+    assert sign_p_value(draws) == pytest.approx(2 / 100)
+    assert sign_p_value(-draws) == pytest.approx(2 / 100)
+    assert sign_p_value(np.linspace(-1, 1, 99)) == 1.0
+
+
+def test_holm_steps_down_and_stays_monotone() -> None:
+    assert holm_adjusted({1: 0.01, 2: 0.04, 3: 0.03}) == pytest.approx({1: 0.03, 2: 0.06, 3: 0.06})
+    assert holm_adjusted({1: 0.9, 2: 0.8}) == pytest.approx({1: 1.0, 2: 1.0})
+    assert holm_adjusted({}) == {}
+
+
+def test_draws_needed_is_the_least_that_can_pass() -> None:
+    needed = draws_needed(7, 0.05)
+    assert 7 * 2 / (needed + 1) <= 0.05 < 7 * 2 / needed
