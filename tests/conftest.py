@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,3 +12,13 @@ from tests.tiny_models import build_tiny_base_model
 def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable-Diffusion-shaped base model of toy size with random weights; treat it as read-only."""
     return build_tiny_base_model(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def shared_photos() -> Path:
+    """The real product photos beside the repository (styles.csv and images/); tests that need them are skipped without."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "fashion-products"
+    folder = Path(os.environ.get("LOUPE_SHARED_PHOTOS", beside))
+    if not (folder / "styles.csv").is_file():
+        pytest.skip(f"no styles.csv in {folder}; set LOUPE_SHARED_PHOTOS to a folder with styles.csv and images/")
+    return folder
