@@ -100,9 +100,11 @@ def read_record(path: Path, kind: type[Record], *, made_by: str) -> Record:
 def read_records(path: Path, kind: type[Record], *, made_by: str) -> list[Record]:
     """Read JSON lines; an absent file or a broken line is a PipelineError that names the line and the stage."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes()
     except FileNotFoundError:
         raise PipelineError(f"{path} is not there. Run: dvc repro {made_by}") from None
+    # str.splitlines would also split inside a caption that holds U+2028 or another rare separator.
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
     records = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -16,7 +16,7 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_photos() -> Path:
-    """The real product photos beside the repository (styles.csv and images/); tests that need them are skipped without."""
+    """The real product photos beside the repository (styles.csv, images/); without them a test is skipped."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "fashion-products"
     folder = Path(os.environ.get("LOUPE_SHARED_PHOTOS", beside))
     if not (folder / "styles.csv").is_file():

@@ -6,6 +6,7 @@ It knows the file's columns, not what they are used for.
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,8 +44,7 @@ def read_csv_rows(path: Path, *, malformed_rows: Literal["repair", "skip"]) -> C
 
     Raises PipelineError for a file that is absent, empty, not UTF-8, without the needed columns or without rows.
     """
-    lines = _decode(path).splitlines(keepends=True)
-    reader = csv.reader(lines)
+    reader = csv.reader(io.StringIO(_decode(path), newline=""))
     rows: list[CsvRow] = []
     malformed: list[MalformedRow] = []
     n_rows = 0

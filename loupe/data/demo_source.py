@@ -28,6 +28,8 @@ def rendered_catalogue(store: WorkStore, *, n_items: int, seed: int, size_px: in
     place = store.path(_KIND, key)
     with store.lock(_KIND, key):
         if not place.exists():
+            for abandoned in place.parent.glob(f".{key[:12]}-*"):
+                shutil.rmtree(abandoned)
             temporary = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
             try:
                 write_catalogue(temporary, **settings)

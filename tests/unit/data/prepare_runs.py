@@ -47,6 +47,16 @@ class Project:
         prepare(load_params(self.root / "params.yaml"), self.paths, WorkStore(self.root / ".work"))
         return self.manifest()
 
+    def started(self) -> subprocess.Popen[bytes]:
+        """Start the stage and return at once."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "stages.prepare"],
+            cwd=self.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def command(self, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "stages.prepare"],

@@ -33,7 +33,9 @@ def oddities(photos, *, resolution=64, bits=0, split="train"):
 
 
 def test_of_equal_pictures_the_first_id_stays():
-    kept, rejected = without_duplicates([photo("c", sha256="s"), photo("b"), photo("a", sha256="s"), photo("d", sha256="s")])
+    kept, rejected = without_duplicates(
+        [photo("c", sha256="s"), photo("b"), photo("a", sha256="s"), photo("d", sha256="s")]
+    )
     assert [p.item.image_id for p in kept] == ["a", "b"]
     assert [(r.image_id, r.reason, r.detail) for r in rejected] == [
         ("c", "duplicate", "same picture as a, which is kept"),
@@ -41,7 +43,9 @@ def test_of_equal_pictures_the_first_id_stays():
     ]
 
 
-@pytest.mark.parametrize(("size", "found"), [((31, 20), True), ((32, 32), False), ((20, 32), False), ((200, 100), False)])
+@pytest.mark.parametrize(
+    ("size", "found"), [((31, 20), True), ((32, 32), False), ((20, 32), False), ((200, 100), False)]
+)
 def test_photos_enlarged_more_than_twice_are_found(size, found):
     findings = oddities([photo("a", size=size)])
     assert [f.kind for f in findings] == (["enlarged"] if found else [])

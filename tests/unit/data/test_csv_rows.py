@@ -45,6 +45,13 @@ def test_quotes_byte_order_mark_windows_line_ends_and_blank_lines_are_understood
     assert table.malformed_rows == ()
 
 
+def test_rare_line_separators_inside_a_name_do_not_end_the_row(tmp_path):
+    write_csv(tmp_path, [row("1", name="Puma\u2028Men \x85 Shoe\x0c"), row("2")])
+    table = read(tmp_path)
+    assert [r.cells["id"] for r in table.rows] == ["1", "2"]
+    assert table.malformed_rows == ()
+
+
 def test_missing_values_are_empty(tmp_path):
     write_csv(tmp_path, [row("1", colour="NA", season="")])
     cells = read(tmp_path).rows[0].cells

@@ -143,7 +143,9 @@ def test_a_profile_is_applied_under_transparency_and_on_a_palette():
     assert square(encoded(palette, icc_profile=linear)).getpixel((30, 30)) == pytest.approx((188, 188, 188), abs=2)
 
 
-@pytest.mark.parametrize("profile", [b"not a profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()])
+@pytest.mark.parametrize(
+    "profile", [b"not a profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()]
+)
 def test_a_profile_that_cannot_be_applied_is_noted(profile):
     result = normalise(encoded(Image.new("RGB", (64, 64), (9, 9, 9)), icc_profile=profile), resolution=64)
     assert result.image.getpixel((30, 30)) == (9, 9, 9)

@@ -12,7 +12,25 @@ def test_ordinary_ids_are_safe(image_id):
 
 @pytest.mark.parametrize(
     "image_id",
-    ["", ".", "..", "../x", "a/b", "a\\b", "/x", ".hidden", "x.", " x", "x ", "a\nb", "a\0b", "c:x", "a*", "\ud800", "x" * 151],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "/x",
+        ".hidden",
+        "x.",
+        " x",
+        "x ",
+        "a\nb",
+        "a\0b",
+        "c:x",
+        "a*",
+        "\ud800",
+        "x" * 151,
+    ],
 )
 def test_ids_that_could_lead_elsewhere_are_not(image_id):
     assert not is_safe_id(image_id)

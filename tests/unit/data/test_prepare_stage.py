@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_the_demo_source_renders_once_and_is_read_as_a_catalogue(project, capsys
     assert len(manifest.malformed_rows) >= 3
     assert {"Casual Shoes"} == set(manifest.attribute_counts["article_type"])
     first = project.contents()
-    catalogues = [p for p in (project.root / ".work" / "demo-catalogue").rglob("styles.csv")]
+    catalogues = list((project.root / ".work" / "demo-catalogue").rglob("styles.csv"))
     assert len(catalogues) == 1
     capsys.readouterr()
     project.run()
@@ -189,6 +190,23 @@ def test_a_killed_rendering_leaves_nothing_that_is_taken_for_whole(project, monk
         with pytest.raises(KeyboardInterrupt):
             project.run()
     assert project.run().n_rows == 60
+
+
+def test_kill_9_then_the_same_command_gives_the_undisturbed_dataset(project, tmp_path_factory):
+    write_kaggle(project.source, n=120)
+    project.configure(resolution=256)
+    with project.started() as process:
+        while not any((project.root / ".work").rglob("*.json")):
+            assert process.poll() is None, "the stage ended before it could be killed"
+            time.sleep(0.005)
+        process.kill()
+    assert not (project.paths.dataset / "manifest.json").exists()
+    project.run()
+    undisturbed = Project(tmp_path_factory.mktemp("undisturbed"))
+    shutil.copytree(project.source, undisturbed.source)
+    undisturbed.configure(resolution=256)
+    undisturbed.run()
+    assert project.contents() == undisturbed.contents()
 
 
 def test_a_stage_that_fails_late_leaves_no_manifest_not_even_the_old_one(project, monkeypatch):

@@ -58,9 +58,9 @@ def test_every_picture_the_page_shows_is_there(tmp_path):
     findings = (Finding(kind="near-duplicate", image_ids=("train0", "val0"), detail="train and val"),)
     page = report(tmp_path, findings=findings)
     sources = re.findall(r'src="([^"]+)"', page)
-    assert {f"figures/{name}" for name in ("samples.png", "colour.svg", "year.svg", "size.svg", "near_duplicates.png")} == set(
-        sources
-    )
+    assert {
+        f"figures/{name}" for name in ("samples.png", "colour.svg", "year.svg", "size.svg", "near_duplicates.png")
+    } == set(sources)
     assert all((tmp_path / source).stat().st_size > 0 for source in sources)
     with Image.open(tmp_path / "figures" / "samples.png") as sheet:
         assert sheet.size == (4 * 112, 3 * 112)

@@ -30,7 +30,9 @@ def test_a_group_of_rare_values_that_is_still_too_small_takes_the_least_common_a
 def test_every_stratum_is_shared_out_alike():
     splits = split_rows(strata(), shares=SHARES, seed=1)
     assert Counter(zip(strata(), splits, strict=True)) == {
-        (colour, split): n for colour in ("Black", "Brown", "White") for split, n in zip(SPLITS, (70, 15, 15), strict=True)
+        (colour, split): n
+        for colour in ("Black", "Brown", "White")
+        for split, n in zip(SPLITS, (70, 15, 15), strict=True)
     }
 
 

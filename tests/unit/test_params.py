@@ -1,0 +1,162 @@
+"""params.yaml: every mistake named at once, numbers as DVC writes them, and no rule without its message."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from loupe.errors import PipelineError
+from loupe.params import Params, checkpoint_steps, load_params
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def document():
+    return YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def load(tmp_path, document):
+    path = tmp_path / "params.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(document, file)
+    return load_params(path)
+
+
+def refused(tmp_path, document):
+    with pytest.raises(PipelineError) as caught:
+        load(tmp_path, document)
+    return str(caught.value)
+
+
+def test_the_repositorys_own_parameters_are_valid_and_frozen():
+    params = load_params(ROOT / "params.yaml")
+    assert params.data.source == "demo"
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 1
+
+
+@pytest.mark.parametrize("written", ["1e-05", "1e-5", "1.0e-05", "0.00001", "1E-5"])
+def test_floats_as_dvc_and_people_write_them_are_numbers(tmp_path, written):
+    """YAML 1.1 readers take 1e-05, which dvc exp run -S writes, for text."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    changed = text.replace("learning_rate: 1.0e-3", f"learning_rate: {written}")
+    assert changed != text
+    (tmp_path / "params.yaml").write_text(changed, encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
+
+
+def test_yes_and_on_are_words_and_not_booleans(tmp_path, document):
+    document["export"]["trigger"] = "on"
+    assert load(tmp_path, document).export.trigger == "on"
+
+
+def test_all_problems_are_named_at_once_with_what_was_meant(tmp_path, document):
+    document["train"]["learning_rat"] = document["train"].pop("learning_rate")
+    document["train"]["max_steps"] = 0
+    document["train"]["rank"] = 0
+    document["data"]["source"] = "kagle"
+    document["trian"] = {}
+    del document["select"]
+    message = refused(tmp_path, document)
+    assert "train.learning_rat: unknown key; did you mean train.learning_rate?" in message
+    assert "train.learning_rate: missing" in message
+    assert "train.max_steps: must be greater than 0 (got 0)" in message
+    assert "train.rank: must be greater than 0 (got 0)" in message
+    assert "data.source: must be 'demo', 'kaggle-fashion', 'pairs' or 'captions-json' (got 'kagle')" in message
+    assert "trian: unknown key; did you mean train?" in message
+    assert "select: missing" in message
+    assert "params.yaml: 7 problems" in message
+
+
+def test_an_unknown_key_like_nothing_known_lists_what_is(tmp_path, document):
+    document["model"]["zzzzzz"] = 1
+    assert "model.zzzzzz: unknown key; known: base, revision" in refused(tmp_path, document)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "said"),
+    [
+        ("data", {"resolution": 100}, "data.resolution: must be a multiple of 8 and at least 64 (got 100)"),
+        ("data", {"resolution": 32}, "at least 64 (got 32)"),
+        ("data", {"max_rejected_share": 1.5}, "data.max_rejected_share"),
+        ("train", {"learning_rate": "fast"}, "train.learning_rate"),
+        ("train", {"learning_rate": float("nan")}, "train.learning_rate"),
+        ("train", {"target_modules": []}, "train.target_modules"),
+        ("train", {"max_steps": 2.5}, "train.max_steps"),
+        ("generate", {"guidance_scale": 0.5}, "generate.guidance_scale"),
+        ("generate", {"prompts": {"../x": "a shoe"}}, "ids must be lower-case"),
+        ("generate", {"prompts": {"val_1": "a shoe"}}, "not starting val_ or test_"),
+        ("generate", {"prompts": {"a": "  "}}, "empty prompts: ['a']"),
+        ("generate", {"prompts": {}, "val_captions": 0}, "there is no prompt"),
+        ("generate", {"seeds_per_prompt": 1001}, "at most 1000"),
+        ("export", {"name": "../x"}, "export.name"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(tmp_path, document, section, changes, said):
+    document[section] |= changes
+    assert said in refused(tmp_path, document)
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [((0.7, 0.2, 0.2), "must be 1 (got 1.1)"), ((1.0, 0.0, 0.0), "must each be greater than 0")],
+)
+def test_split_shares_must_add_up(tmp_path, document, shares, said):
+    document["data"]["split"] |= dict(zip(("train", "val", "test"), shares, strict=True))
+    assert said in refused(tmp_path, document)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is not there. Copy one of profiles/"),
+        (b"", "must hold sections"),
+        (b"- a\n- b\n", "must hold sections such as `train:`; found list"),
+        (b"seed: 1\nseed: 2\n", "line 2"),
+        (b"train: {a: [1\n", "line 2"),
+        (b"seed: \xff\n", "not UTF-8 (byte 6)"),
+    ],
+)
+def test_an_unreadable_file_names_the_place(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(PipelineError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "every", "steps"),
+    [
+        (300, 75, (75, 150, 225, 300)),
+        (310, 75, (75, 150, 225, 300, 310)),
+        (10, 75, (10,)),
+        (75, 75, (75,)),
+        (3, 1, (1, 2, 3)),
+    ],
+)
+def test_the_list_of_checkpoints_ends_at_max_steps(max_steps, every, steps):
+    assert checkpoint_steps(max_steps, every) == steps
+
+
+def test_every_parameter_says_what_it_means():
+    def silent(model, prefix=""):
+        for name, field in model.model_fields.items():
+            if not field.description:
+                yield prefix + name
+            if hasattr(field.annotation, "model_fields"):
+                yield from silent(field.annotation, f"{prefix}{name}.")
+
+    assert not list(silent(Params))
+
+
+def test_nothing_has_a_default():
+    def defaulted(model):
+        for name, field in model.model_fields.items():
+            if not field.is_required():
+                yield name
+            if hasattr(field.annotation, "model_fields"):
+                yield from defaulted(field.annotation)
+
+    assert not list(defaulted(Params))
