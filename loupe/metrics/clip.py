@@ -138,7 +138,7 @@ def load_clip(source: ClipSource, device: str) -> ClipNetwork:
             force_preprocess_cfg=None if local_folder else dict(source.preprocess),
         )
         tokenizer = _tokenizer(source)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (AssertionError, RuntimeError, ValueError, OSError) as error:  # open_clip asserts on other shapes
         raise PipelineError(f"{source.name}: {source.weights} or its tokenizer does not load: {error}") from None
     require_trained(model, source.weights)
     model = model.to(device).eval()

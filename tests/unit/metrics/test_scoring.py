@@ -1,0 +1,184 @@
+"""Scores of checkpoints: paired, equal for equal pictures, absent with a reason where they cannot be had."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loupe.metric_specs import METRIC_SPECS
+from loupe.metrics import image_set as names
+from loupe.metrics.image_set import ImageSet
+from loupe.metrics.nulls import real_nulls, real_scores
+from loupe.metrics.scoring import common_cells, draws_by_name, resampling_of, score_steps
+
+SPECS = {key: METRIC_SPECS[key] for key in ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")}
+PROMPTS = tuple(f"p{i}" for i in range(8))
+
+
+def images(seed: int, *, shift: float = 0.0, seeds: int = 3, colours: bool = True) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    cells = tuple((prompt, index) for prompt in PROMPTS for index in range(seeds))
+    n = len(cells)
+    text = np.repeat(np.random.default_rng(99).normal(size=(len(PROMPTS), 6)), seeds, axis=0)
+    return ImageSet(
+        cells=cells,
+        arrays={
+            names.FEATURES: rng.normal(size=(n, 5)) + shift,
+            names.LOGITS: rng.normal(size=(n, 4)),
+            names.COLOUR_LOGITS: rng.normal(size=(n, 3)),
+            names.ASKED_COLOUR: np.arange(n) % 3 if colours else np.full(n, -1),
+            names.CLIP_IMAGE: text + rng.normal(size=(n, 6)),
+            names.CLIP_TEXT: text,
+            names.BACKGROUND_WHITE_SHARE: rng.uniform(0.97, 1, n),
+        },
+    )
+
+
+REAL = images(1000)
+RESAMPLING = resampling_of(PROMPTS, 200, np.random.default_rng(0))
+
+
+def test_the_same_pictures_under_two_names_differ_by_exactly_zero() -> None:
+    base, again = images(1), images(1)
+    _, scores = score_steps({0: base, 10: again}, REAL, SPECS, RESAMPLING)
+    for key in SPECS:
+        difference = scores.differences[key]
+        assert difference.value == 0.0
+        assert (difference.interval.lo, difference.interval.hi) == (0.0, 0.0)
+
+
+def test_only_means_over_images_have_an_interval_of_their_own() -> None:
+    (base,) = score_steps({0: images(1)}, REAL, SPECS, RESAMPLING)
+    assert {key for key, estimate in base.values.items() if estimate.interval} == {
+        "clip_demo", "colour_demo", "background_ok"
+    }  # fmt: skip
+    assert base.differences == {}
+
+
+def test_a_mean_is_the_mean_of_its_images_and_lies_in_its_interval() -> None:
+    base_images = images(2)
+    (base,) = score_steps({0: base_images}, REAL, SPECS, RESAMPLING)
+    text, picture = base_images.array(names.CLIP_TEXT), base_images.array(names.CLIP_IMAGE)
+    cosines = (text * picture).sum(1) / np.linalg.norm(text, axis=1) / np.linalg.norm(picture, axis=1)
+    assert base.values["clip_demo"].value == pytest.approx(100 * cosines.mean(), rel=1e-12)
+    assert base.values["clip_demo"].interval.contains(base.values["clip_demo"].value)
+
+
+def test_a_clear_gain_shows_in_the_paired_interval() -> None:
+    _, scores = score_steps({0: images(3, shift=2.0), 10: images(4)}, REAL, SPECS, RESAMPLING)
+    assert scores.differences["fd_demo"].interval.hi < 0
+
+
+def test_swapping_the_pictures_of_two_prompts_leaves_set_scores_alone_and_lowers_the_text_score() -> None:
+    good = images(5)
+    order = np.r_[3:6, 0:3, 6:24]
+    swapped = {name: array[order] for name, array in good.arrays.items()}
+    swapped[names.CLIP_TEXT] = good.array(names.CLIP_TEXT)
+    base, other = score_steps({0: good, 10: ImageSet(good.cells, swapped)}, REAL, SPECS, RESAMPLING)
+    assert other.values["fd_demo"].value == pytest.approx(base.values["fd_demo"].value, rel=1e-9)
+    assert other.values["is_demo"].value == pytest.approx(base.values["is_demo"].value, rel=1e-9)
+    assert other.values["clip_demo"].value < base.values["clip_demo"].value
+
+
+def test_row_order_does_not_change_a_score() -> None:
+    step = images(6)
+    shuffled = step.rows(np.random.default_rng(1).permutation(len(step)))
+    base, same = score_steps({0: step, 10: shuffled}, REAL, SPECS, RESAMPLING)
+    for key in SPECS:
+        assert same.values[key].value == pytest.approx(base.values[key].value, rel=1e-9)
+        assert same.differences[key].draws == pytest.approx(np.zeros(200), abs=1e-7)
+
+
+def test_differences_are_taken_over_the_cells_that_both_have() -> None:
+    base, full = images(7), images(8)
+    partial = full.rows(range(4, len(full)))
+    _, scores = score_steps({0: base, 10: partial}, REAL, SPECS, RESAMPLING)
+    assert scores.n_used == len(base) - 4
+    _, expected = score_steps({0: base.rows(range(4, len(base))), 10: partial}, REAL, SPECS, RESAMPLING)
+    assert scores.differences["fd_demo"].value == pytest.approx(expected.differences["fd_demo"].value, rel=1e-9)
+    assert scores.values["fd_demo"].value == expected.values["fd_demo"].value
+
+
+def test_common_cells_are_in_one_order() -> None:
+    step = images(9)
+    a, b = common_cells(step.rows([5, 1, 3]), step.rows([3, 0, 5]))
+    assert a.cells == b.cells == (step.cells[5], step.cells[3])
+
+
+def test_a_checkpoint_without_pictures_has_no_values_and_says_why() -> None:
+    _, scores = score_steps({0: images(10), 10: images(11).rows([])}, REAL, SPECS, RESAMPLING)
+    assert scores.values == scores.differences == {}
+    assert set(scores.absent) == set(SPECS)
+    assert "needs at least 2 images; there are 0" in scores.absent["fd_demo"]
+    assert scores.absent["clip_demo"] == "there is no valid image"
+
+
+def test_a_broken_base_leaves_values_but_no_differences() -> None:
+    base, scores = score_steps({0: images(12).rows([0]), 10: images(13).rows(range(3, 24))}, REAL, SPECS, RESAMPLING)
+    assert "fd_demo" in scores.values
+    assert "fd_demo" not in scores.differences
+    assert "fd_demo" in base.absent
+
+
+def test_no_prompt_with_a_known_colour_is_no_colour_score() -> None:
+    (base,) = score_steps({0: images(14, colours=False)}, REAL, SPECS, RESAMPLING)
+    assert base.absent == {"colour_demo": "no image has a value"}
+
+
+def test_one_prompt_gives_values_without_intervals() -> None:
+    single = images(15).rows(range(3))
+    alone = resampling_of(("p0",), 200, np.random.default_rng(0))
+    _, scores = score_steps({0: single, 10: single}, REAL, SPECS, alone)
+    assert scores.values["clip_demo"].interval is None
+    assert scores.differences["fd_demo"].interval is None
+    assert scores.differences["fd_demo"].value == 0
+
+
+def test_draws_are_kept_by_step_and_metric() -> None:
+    scores = score_steps({0: images(16), 10: images(17)}, REAL, SPECS, RESAMPLING)
+    draws = draws_by_name(scores)
+    assert draws["10/fd_demo"] - draws["0/fd_demo"] == pytest.approx(draws["10/fd_demo/diff_base"])
+    assert len(draws) == 3 * len(SPECS)
+
+
+# --- nulls -----------------------------------------------------------------------------------------------------------
+
+
+def nulls(train: ImageSet, n_generated: int):
+    return real_nulls(
+        train, REAL, SPECS, n_generated=n_generated, n_draws=40, rng=np.random.default_rng(0)
+    )
+
+
+def test_null_is_real_against_real_at_the_n_in_use() -> None:
+    train = images(20, seeds=20)
+    few, many = nulls(train, 12)["fd_demo"], nulls(train, 100)["fd_demo"]
+    assert (few.n_a, few.n_b, few.n_draws) == (12, len(REAL), 40)
+    assert few.lo < few.mean < few.hi
+    assert few.mean > many.mean, "fewer images alone make the distance larger"
+
+
+def test_null_never_claims_more_photos_than_there_are() -> None:
+    train = images(21)
+    null = nulls(train, 500)["fd_demo"]
+    assert (null.n_a, null.n_draws) == (len(train), 1)
+    assert null.lo == null.mean == null.hi
+
+
+def test_inception_score_has_a_null_without_a_second_set_and_means_have_none() -> None:
+    found = nulls(images(22), 10)
+    assert set(found) == {"fd_demo", "is_demo"}
+    assert found["is_demo"].n_b == 0
+
+
+def test_too_few_real_photos_give_no_null() -> None:
+    assert nulls(images(23).rows([0]), 10) == {}
+
+
+def test_real_scores_are_those_of_val_photos() -> None:
+    found = real_scores(REAL, SPECS, n_generated=10, n_draws=20, rng=np.random.default_rng(0))
+    (alone,) = score_steps({0: REAL}, REAL, SPECS, RESAMPLING)
+    assert set(found) == {"clip_demo", "colour_demo", "background_ok", "is_demo"}
+    for key in ("clip_demo", "colour_demo", "background_ok"):
+        assert found[key] == pytest.approx(alone.values[key].value)
+    assert found["is_demo"] < alone.values["is_demo"].value, "at N = 10 it is lower than at N = 24"
