@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loupe.atomic_io import sha256_file
 from loupe.diffusion.adapter import WEIGHTS_FILE
-from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.sampling import SAMPLER, Purpose, SamplingSettings, sample_seed
 from loupe.errors import PipelineError, problems_message
 from loupe.records import BASE_STEP, BaseModelInfo, CheckpointInfo, CheckpointsManifest, PromptRecord
@@ -70,7 +70,7 @@ def plan_samples(
         "base": source.base_model.sha256,
         "settings": asdict(settings),
         "sampler": SAMPLER,
-        "device": policy.device,
+        "device": device_identity(policy),
         "dtype": policy.dtype_name,
         "versions": library_versions(*_DECIDING_LIBRARIES),
         "source": source_fingerprint(*(Path(__file__).with_name(name) for name in _DECIDING_MODULES)),
