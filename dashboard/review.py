@@ -10,7 +10,6 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.current_run import current_store
-from dashboard.views import compare, overview
 from loupe.run_store import RunStore
 
 STYLE = Path(__file__).with_name("style.css")
@@ -30,11 +29,10 @@ def main() -> None:
     """Show the page that the address names."""
     st.set_page_config(page_title="Loupe", page_icon="🔍", layout="wide")
     st.html(STYLE)
-    store = current_store()
-    follow_changes(store)
+    follow_changes(current_store())
     pages = [
-        st.Page(lambda: overview.show(store), title="Overview", url_path="overview", default=True),
-        st.Page(lambda: compare.show(store), title="Compare", url_path="compare"),
+        st.Page("views/overview.py", title="Overview", default=True),
+        st.Page("views/compare.py", title="Compare"),
     ]
     st.navigation(pages, position="top").run()
 

@@ -12,8 +12,7 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dashboard.views.compare
-import dashboard.views.overview  # noqa: F401 - loaded now, so that the first visitor does not wait for Altair
+import dashboard.components.curves  # noqa: F401 - loads Altair now, so that the first visitor does not wait for it
 from dashboard.image_route import PICTURE_ROUTES
 
 app = st.App("review.py", routes=PICTURE_ROUTES)

@@ -256,6 +256,9 @@ def _progress(store: RunStore, stage: str, now_s: float) -> Progress | None:
         times = [found[0] / 1e9 for path in pictures.values() if (found := signature(path))]
         started_s = min(times, default=now_s)
         return _paced(len(pictures), total, "pictures", max(times, default=now_s) - started_s)
+    if stage == "train":
+        curve = store.train_curve()
+        return Progress(curve[-1].step if curve else 0, params.train.max_steps, "steps", None)
     return None
 
 

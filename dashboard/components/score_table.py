@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from dashboard.components.markup import recommended_chip
 from dashboard.components.wording import direction, interval, number, step_label
+from loupe.paths import step_name
 from loupe.records import Selection
 from loupe.run_store import MetricColumn, Score, StepScores
 
 
-def score_table(rows: Sequence[StepScores], metrics: Sequence[MetricColumn], selection: Selection | None) -> str:
-    """Return the table; a score that could not be computed is a dash, never a zero."""
+def score_table(
+    rows: Sequence[StepScores],
+    metrics: Sequence[MetricColumn],
+    selection: Selection | None,
+    absent: Mapping[str, str],
+) -> str:
+    """Return the table; a score that could not be computed is a dash with its reason from `absent`, never a zero."""
     head = "".join(_head(column) for column in metrics)
-    body = "".join(_row(row, metrics, selection) for row in rows)
+    body = "".join(_row(row, metrics, selection, absent) for row in rows)
     foot = _reference_rows(metrics)
     return (
         '<div class="lp-scroll"><table class="lp-scores"><thead><tr><th scope="col">Checkpoint</th>'
@@ -33,11 +39,16 @@ def _head(column: MetricColumn) -> str:
     )
 
 
-def _row(row: StepScores, metrics: Sequence[MetricColumn], selection: Selection | None) -> str:
+def _row(
+    row: StepScores, metrics: Sequence[MetricColumn], selection: Selection | None, absent: Mapping[str, str]
+) -> str:
     chosen = selection is not None and selection.step == row.step
     chip = recommended_chip(selection.verdict) if selection and chosen else ""
     gate = _gate_note(row.step, selection)
-    cells = "".join(f"<td>{_cell(row.scores.get(column.spec.key), column)}</td>" for column in metrics)
+    reasons = {column.spec.key: absent.get(f"{step_name(row.step)}/{column.spec.key}", "") for column in metrics}
+    cells = "".join(
+        f"<td>{_cell(row.scores.get(column.spec.key), column, reasons[column.spec.key])}</td>" for column in metrics
+    )
     count = f"{row.n_used} <small>of {row.n_images}</small>" if row.n_images is not None else "–"
     return (
         f'<tr class="{"chosen" if chosen else ""}"><th scope="row">{step_label(row.step)}{chip}{gate}</th>'
@@ -46,14 +57,13 @@ def _row(row: StepScores, metrics: Sequence[MetricColumn], selection: Selection 
 
 
 def _gate_note(step: int, selection: Selection | None) -> str:
-    failed = (selection.gates_failed if selection else {}).items()
-    reason = next((text for name, text in failed if name.rpartition("-")[2].lstrip("0") == str(step)), None)
+    reason = selection.gates_failed.get(step_name(step)) if selection else None
     return f'<small class="gate">gate failed: {escape(reason)}</small>' if reason else ""
 
 
-def _cell(score: Score | None, column: MetricColumn) -> str:
+def _cell(score: Score | None, column: MetricColumn, reason: str) -> str:
     if score is None:
-        return '<span title="not computed">–</span>'
+        return f'–<small class="gate">{escape(reason or "not computed")}</small>'
     unit = column.spec.unit
     parts = [f"<b>{number(score.value, unit=unit)}</b>"]
     if score.lo is not None and score.hi is not None:

@@ -13,9 +13,10 @@ import streamlit as st
 
 from dashboard.components.markup import state_banner
 from dashboard.components.sample_grid import GridLook, grid_header, prompt_rows
-from dashboard.components.wording import number, step_label
+from dashboard.components.wording import number
+from dashboard.current_run import current_store
 from loupe.metric_specs import metric_specs
-from loupe.records import PromptRecord
+from loupe.records import BASE_STEP, PromptRecord
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
 
@@ -53,16 +54,15 @@ def show(store: RunStore) -> None:
     if not choice.prompts:
         st.html(f'<p class="lp-empty">No prompt holds “{escape(st.session_state["q"])}”.</p>')
         return
-    n_pages = -(-len(choice.prompts) // PROMPTS_PER_PAGE)
-    page = min(st.session_state.get("page", 1), n_pages)
-    _show_grid(store, choice.prompts[(page - 1) * PROMPTS_PER_PAGE : page * PROMPTS_PER_PAGE], choice, natural_px)
-    if n_pages > 1:
-        st.pagination(n_pages, key="page", bind="query-params")
+    grid, n_pages = st.container(), -(-len(choice.prompts) // PROMPTS_PER_PAGE)
+    page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
+    with grid:
+        _show_grid(store, choice.prompts[(page - 1) * PROMPTS_PER_PAGE : page * PROMPTS_PER_PAGE], choice, natural_px)
 
 
 def _choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[int], natural_px: int) -> Choice:
     """Show the filters and return what they let through; an empty filter lets all through."""
-    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    by_name = {"base" if step == BASE_STEP else str(step): step for step in steps}
     manifest, params = store.samples_manifest(), store.params()
     n_seeds = manifest.seeds_per_prompt if manifest else params.generate.seeds_per_prompt if params else 1
     default = "½×" if natural_px > LARGE_PICTURE_PX else "1×"
@@ -72,14 +72,12 @@ def _choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[in
             "Search prompts", key="q", placeholder="red, sneaker …", bind="query-params", live=True, type="search"
         )
         chosen = picked.multiselect(
-            "Prompts", list(texts), key="prompt", bind="query-params", placeholder="all",
-            format_func=lambda prompt_id: f"{prompt_id}: {texts[prompt_id]}",
-        )  # fmt: skip
+            "Prompts", [p.prompt_id for p in prompts], key="prompt", bind="query-params", placeholder="all"
+        )
         with st.container(horizontal=True, gap="large"):
             step_filter = st.pills(
-                "Checkpoints", list(steps), key="step", selection_mode="multi", bind="query-params",
-                format_func=step_label,
-            )  # fmt: skip
+                "Checkpoints", list(by_name), key="step", selection_mode="multi", bind="query-params"
+            )
             seed_filter = st.pills(
                 "Seeds", list(range(n_seeds)), key="seed", selection_mode="multi", bind="query-params"
             )
@@ -88,7 +86,7 @@ def _choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[in
             )
     return Choice(
         prompts=tuple(p for p in prompts if (not chosen or p.prompt_id in chosen) and _holds(p, query or "")),
-        steps=tuple(step for step in steps if not step_filter or step in step_filter),
+        steps=tuple(step for name, step in by_name.items() if not step_filter or name in step_filter),
         seed_indices=tuple(seed_filter or range(n_seeds)),
         zoom=ZOOMS[zoom or default],
     )
@@ -136,3 +134,6 @@ def _natural_px(store: RunStore) -> int:
     if manifest:
         return manifest.width_px
     return params.data.resolution if params else LARGE_PICTURE_PX
+
+
+show(current_store())

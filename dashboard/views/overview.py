@@ -16,8 +16,10 @@ from dashboard.components.curves import loss_chart, reference_key, score_chart
 from dashboard.components.markup import facts, stage_rail, state_banner
 from dashboard.components.score_table import score_table
 from dashboard.components.wording import direction, number, step_label
+from dashboard.current_run import current_store
 from loupe.metric_specs import metric_specs
 from loupe.paths import SPLITS
+from loupe.records import EvaluationManifest
 from loupe.run_state import RunState, run_state
 from loupe.run_store import RunStore
 
@@ -94,15 +96,16 @@ def _show_strips(store: RunStore) -> None:
 
 
 def _show_scores(store: RunStore) -> None:
-    rows, metrics = store.scores(), store.metrics()
+    rows, evaluation = store.scores(), store.evaluation()
     if not rows:
         return
-    st.html("<h2>Scores</h2>" + score_table(rows, metrics, store.selection()) + _score_notes(store))
+    absent = evaluation.absent if evaluation else {}
+    table = score_table(rows, store.metrics(), store.selection(), absent)
+    st.html(f"<h2>Scores</h2>{table}{_score_notes(evaluation)}")
 
 
-def _score_notes(store: RunStore) -> str:
+def _score_notes(evaluation: EvaluationManifest | None) -> str:
     notes = []
-    evaluation = store.evaluation()
     if evaluation is None:
         notes.append("The evidence behind these scores is not on this machine. To make it anew: dvc repro evaluate")
     else:
@@ -112,6 +115,7 @@ def _score_notes(store: RunStore) -> str:
         notes.append(f"Measured by {' and '.join(named)}, against {evaluation.n_real} real validation photos.")
         if any(extractor.kind == "domain_trained" for extractor in evaluation.extractors):
             notes.append(DEMO_NOTE)
+        notes += [f"{finding}." for finding in evaluation.findings]
     return f'<p class="lp-note">{" ".join(escape(note) for note in notes)}</p>'
 
 
@@ -155,3 +159,6 @@ def _final_facts(final: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, int | float):
             pairs[spec.label] = number(float(value), unit=spec.unit)
     return pairs
+
+
+show(current_store())
