@@ -14,23 +14,18 @@ from loupe.workstore import WorkStore
 def export(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Write data/export."""
     from loupe.atomic_io import empty_folder, read_record
-    from loupe.diffusion.base_model import base_model_info, resolve_base_model
     from loupe.diffusion.export import export_checkpoint, read_evidence
     from loupe.diffusion.model_card import SuggestedSettings
-    from loupe.diffusion.sample_plan import AdapterSource
-    from loupe.records import CheckpointsManifest, DatasetManifest, Selection
+    from loupe.diffusion.sample_plan import read_adapter_source
+    from loupe.records import DatasetManifest, Selection
 
     del store  # converting takes less time than finding it again
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
-    checkpoints = read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
-    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    source = read_adapter_source(
+        params.model.base, params.model.revision, demo_folder=paths.demo, checkpoints_folder=paths.checkpoints
+    )
     manifest = export_checkpoint(
-        AdapterSource(
-            base_folder=base,
-            base_model=base_model_info(base, name=params.model.base, revision=params.model.revision),
-            checkpoints_folder=paths.checkpoints,
-            checkpoints=checkpoints,
-        ),
+        source,
         step=selection.step,
         name=params.export.name,
         trigger=params.export.trigger,

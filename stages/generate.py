@@ -14,26 +14,21 @@ from loupe.workstore import WorkStore
 def generate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Write data/samples."""
     from loupe.atomic_io import empty_folder, read_record, read_records
-    from loupe.diffusion.base_model import base_model_info, resolve_base_model
     from loupe.diffusion.generation import render_samples
     from loupe.diffusion.prompts import caption_prompts, fixed_prompts
-    from loupe.diffusion.sample_plan import AdapterSource
+    from loupe.diffusion.sample_plan import read_adapter_source
     from loupe.diffusion.sampling import SamplingSettings
-    from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
+    from loupe.records import BASE_STEP, CaptionRecord, DatasetManifest
 
     options = params.generate
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
     captions = read_records(paths.dataset / "val" / "captions.jsonl", CaptionRecord, made_by="prepare")
-    checkpoints = read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
-    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    source = read_adapter_source(
+        params.model.base, params.model.revision, demo_folder=paths.demo, checkpoints_folder=paths.checkpoints
+    )
     rendered = render_samples(
-        AdapterSource(
-            base_folder=base,
-            base_model=base_model_info(base, name=params.model.base, revision=params.model.revision),
-            checkpoints_folder=paths.checkpoints,
-            checkpoints=checkpoints,
-        ),
-        steps=[BASE_STEP, *(info.step for info in checkpoints.checkpoints)],
+        source,
+        steps=[BASE_STEP, *(info.step for info in source.checkpoints.checkpoints)],
         prompts=[
             *fixed_prompts(options.prompts, known_colours=dataset.attribute_counts.get("colour", {})),
             *caption_prompts(captions, split="val", count=options.val_captions, seed=params.seed),

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from loupe.atomic_io import sha256_file
+from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion.adapter import WEIGHTS_FILE
+from loupe.diffusion.base_model import base_model_info, resolve_base_model
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.sampling import SAMPLER, Purpose, SamplingSettings, sample_seed
 from loupe.errors import PipelineError, problems_message
@@ -32,6 +33,20 @@ class AdapterSource:
     base_model: BaseModelInfo
     checkpoints_folder: Path
     checkpoints: CheckpointsManifest
+
+
+def read_adapter_source(
+    name: str, revision: str | None, *, demo_folder: Path, checkpoints_folder: Path
+) -> AdapterSource:
+    """Resolve the base model, read the checkpoints' manifest, and return both; PipelineError where one is missing."""
+    checkpoints = read_record(checkpoints_folder / "manifest.json", CheckpointsManifest, made_by="train")
+    folder = resolve_base_model(name, revision, demo_folder=demo_folder)
+    return AdapterSource(
+        base_folder=folder,
+        base_model=base_model_info(folder, name=name, revision=revision),
+        checkpoints_folder=checkpoints_folder,
+        checkpoints=checkpoints,
+    )
 
 
 @dataclass(frozen=True, slots=True)
