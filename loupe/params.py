@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from loupe.errors import PipelineError, nearest_names, problems_message
+from loupe.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -270,7 +271,7 @@ def checkpoint_steps(max_steps: int, checkpoint_every: int) -> tuple[int, ...]:
 
 def load_params(path: Path) -> Params:
     """Read and check a parameter file; every problem of the file is named in one PipelineError."""
-    document = _read_yaml(path)
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise PipelineError(f"{path} must hold sections such as `train:`; found {type(document).__name__}.")
     try:
@@ -278,23 +279,6 @@ def load_params(path: Path) -> Params:
     except ValidationError as error:
         problems = [_problem(item) for item in error.errors()]
         raise PipelineError(problems_message(path.name, problems)) from None
-
-
-def _read_yaml(path: Path) -> Any:
-    """Parse as YAML 1.2, where 1e-05 (which DVC itself writes) is a number; YAML 1.1 readers make it a string."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PipelineError(f"{path} is not there. Copy one of profiles/*.yaml to {path.name}.") from None
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise PipelineError(f"{path}{place}: {getattr(error, 'problem', None) or error}") from None
 
 
 def _problem(item: Any) -> str:

@@ -19,9 +19,6 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# --- prepare ---------------------------------------------------------------------------------------------------------
-
-
 class CaptionRecord(_Record):
     """One example: a line of data/dataset/<split>/captions.jsonl, in the order of image_id."""
 
@@ -88,9 +85,6 @@ class DatasetManifest(_Record):
     """Of each captions.jsonl, which holds the image hashes: together they identify the dataset."""
 
 
-# --- encode ----------------------------------------------------------------------------------------------------------
-
-
 class BaseModelInfo(_Record):
     """Which base model it was, so that a reader can tell whether two artefacts belong together."""
 
@@ -123,9 +117,6 @@ class LatentsManifest(_Record):
     """Copied from the dataset manifest: the data that was encoded."""
     files: dict[str, str]
     """File name -> SHA-256."""
-
-
-# --- train -----------------------------------------------------------------------------------------------------------
 
 
 class CheckpointInfo(_Record):
@@ -164,9 +155,6 @@ class TrainRow(_Record):
     learning_rate: float
     grad_norm: float
     """Global L2 norm before clipping."""
-
-
-# --- generate --------------------------------------------------------------------------------------------------------
 
 
 class PromptRecord(_Record):
@@ -210,9 +198,6 @@ class SamplesManifest(_Record):
     num_inference_steps: int
     negative_prompt: str
     sampler: str
-
-
-# --- reference and evaluate ------------------------------------------------------------------------------------------
 
 
 class ExtractorInfo(_Record):
@@ -276,9 +261,6 @@ class EvaluationManifest(_Record):
     files: dict[str, str]
 
 
-# --- select and confirm ----------------------------------------------------------------------------------------------
-
-
 class Selection(_Record):
     """metrics/selection.json."""
 
@@ -291,9 +273,6 @@ class Selection(_Record):
     """step-N -> the gates it failed."""
     tied_steps: tuple[int, ...]
     """Steps that cannot be told from the best."""
-
-
-# --- export ----------------------------------------------------------------------------------------------------------
 
 
 class ExportedFile(_Record):

@@ -22,6 +22,7 @@ EVERYWHERE = {
     "loupe/progress.py",
     "loupe/stage.py",
     "loupe/workstore.py",
+    "loupe/yaml_file.py",
     "stages/__init__.py",
 }
 
