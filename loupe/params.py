@@ -19,7 +19,6 @@ from loupe.yaml_file import read_yaml
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PROMPT_ID = re.compile(r"[a-z0-9][a-z0-9_]*")
-MAX_PROMPT_SEEDS = 1000
 
 
 class _Section(BaseModel):
@@ -145,7 +144,7 @@ class GenerateParams(_Section):
     """Fixed prompts: id -> text. Ids are lower-case letters, digits and underscores; they name folders."""
     val_captions: int = Field(ge=0)
     """This many captions of the val split are prompts as well."""
-    seeds_per_prompt: PositiveInt
+    seeds_per_prompt: int = Field(gt=0, le=1000)
     """Pictures per prompt and checkpoint, each from its own seed, the same for all checkpoints."""
     negative_prompt: str
     """Text that guidance steers away from; empty for none."""
@@ -159,11 +158,9 @@ class GenerateParams(_Section):
     @field_validator("prompts")
     @classmethod
     def _ids_name_folders(cls, prompts: dict[str, str]) -> dict[str, str]:
-        bad = [key for key in prompts if not PROMPT_ID.fullmatch(key) or key.startswith(("val_", "test_"))]
-        if bad:
+        if bad := [key for key in prompts if not PROMPT_ID.fullmatch(key) or key.startswith(("val_", "test_"))]:
             raise ValueError(f"ids must be lower-case letters, digits and _, not starting val_ or test_ (got {bad})")
-        empty = [key for key, text in prompts.items() if not text.strip()]
-        if empty:
+        if empty := [key for key, text in prompts.items() if not text.strip()]:
             raise ValueError(f"empty prompts: {empty}")
         return prompts
 
@@ -171,8 +168,6 @@ class GenerateParams(_Section):
     def _draws_something(self) -> Self:
         if not self.prompts and not self.val_captions:
             raise ValueError("there is no prompt: add to prompts, or set val_captions above 0")
-        if self.seeds_per_prompt > MAX_PROMPT_SEEDS:
-            raise ValueError(f"seeds_per_prompt must be at most {MAX_PROMPT_SEEDS} (got {self.seeds_per_prompt})")
         return self
 
 

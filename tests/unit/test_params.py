@@ -89,7 +89,7 @@ def test_an_unknown_key_like_nothing_known_lists_what_is(tmp_path, document):
         ("generate", {"prompts": {"val_1": "a shoe"}}, "not starting val_ or test_"),
         ("generate", {"prompts": {"a": "  "}}, "empty prompts: ['a']"),
         ("generate", {"prompts": {}, "val_captions": 0}, "there is no prompt"),
-        ("generate", {"seeds_per_prompt": 1001}, "at most 1000"),
+        ("generate", {"seeds_per_prompt": 1001}, "less than or equal to 1000"),
         ("export", {"name": "../x"}, "export.name"),
     ],
 )
