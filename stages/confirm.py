@@ -31,7 +31,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set_files import read_image_set
     from loupe.metrics.measure import measure_images
-    from loupe.metrics.nulls import real_nulls
+    from loupe.metrics.nulls import real_nulls, real_scores
     from loupe.metrics.samples import photo_rows
 
     settings = params.evaluate
@@ -60,15 +60,16 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         rng=np.random.default_rng([params.seed, 4]),
         made_by="confirm",
     )
-    nulls = real_nulls(
-        train,
-        real.images,
-        evaluated.specs,
-        n_generated=evaluated.n_images,
-        n_draws=settings.null_draws,
-        rng=np.random.default_rng([params.seed, 5]),
+    rng = np.random.default_rng([params.seed, 5])
+    draws = {"n_generated": evaluated.n_images, "n_draws": settings.null_draws, "rng": rng}
+    scalars = tables.final(
+        evaluated,
+        extractors.infos,
+        nulls=real_nulls(train, real.images, evaluated.specs, **draws),
+        real_scores=real_scores(real.images, evaluated.specs, **draws),
+        n_real=len(real.images),
+        verdict=selection.verdict,
     )
-    scalars = tables.final(evaluated, nulls, extractors.infos, n_real=len(real.images), verdict=selection.verdict)
     write_json(paths.metrics / "final.json", scalars)
     for scores in evaluated.scores:
         values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in scores.values.items())

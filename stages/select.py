@@ -65,7 +65,7 @@ def select(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     reason = selection_reason(comparison, base, checkpoints, setting)
     names = {step: step_name(step) for step in evidence}
     write_record(paths.metrics / "selection.json", selection_record(comparison, reason, names))
-    print(f"select: {comparison.verdict}. {reason}")
+    print(f"select: {reason}")
 
 
 def _read_scores(paths: ProjectPaths) -> list[dict[str, float | None]]:

@@ -105,7 +105,13 @@ def summary(evaluated: Evaluated, nulls: Mapping[str, Null], *, n_real: int) -> 
 
 
 def final(
-    evaluated: Evaluated, nulls: Mapping[str, Null], extractors: tuple[ExtractorInfo, ...], *, n_real: int, verdict: str
+    evaluated: Evaluated,
+    extractors: tuple[ExtractorInfo, ...],
+    *,
+    nulls: Mapping[str, Null],
+    real_scores: Mapping[str, float],
+    n_real: int,
+    verdict: str,
 ) -> Scalars:
     """Return metrics/final.json: base and selected checkpoint on the test split, their difference and its interval."""
     base, selected = evaluated.scores
@@ -125,6 +131,8 @@ def final(
                 found.update(cells(f"{key}_{name}", scores.values[key]))
         if key in selected.differences:
             found.update(cells(f"{key}_diff", selected.differences[key]))
+        if key in real_scores:
+            found[f"{key}_real"] = rounded(real_scores[key])
         if key in nulls:
             null = nulls[key]
             found.update(

@@ -6,7 +6,6 @@ The weights are random with every normalisation layer moved, so they count as tr
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from loupe.metrics.classifier import ProductClassifier
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.records import BaseModelInfo, CaptionRecord, DatasetManifest, PromptRecord, SampleRecord, SamplesManifest
-from loupe.workstore import WorkStore
 
 ROOT = Path(__file__).resolve().parents[3]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 60, 200), "Green": (30, 150, 60)}
@@ -93,20 +91,35 @@ def write_dataset(folder: Path, n_photos: dict[str, int]) -> None:
             picture(COLOURS[colour], 255, 10_000 * split_index + index).save(folder / file)
             records.append(
                 CaptionRecord(
-                    image_id=f"{index:04d}", split=split, file=file, caption=f"photo {index % 5} of {colour} shoes",
-                    sha256=sha256_file(folder / file), source_width_px=80, source_height_px=60,
+                    image_id=f"{index:04d}",
+                    split=split,
+                    file=file,
+                    caption=f"photo {index % 5} of {colour} shoes",
+                    sha256=sha256_file(folder / file),
+                    source_width_px=80,
+                    source_height_px=60,
                     attributes={"colour": colour},
-                )  # fmt: skip
+                )
             )
         write_records(folder / split / "captions.jsonl", records)
         captions_sha256[split] = sha256_file(folder / split / "captions.jsonl")
     write_record(
         folder / "manifest.json",
         DatasetManifest(
-            source="demo", resolution_px=SIZE_PX, seed=1, n_rows=100, n_selected=100, n_missing=0, missing_ids=(),
-            n_examples=n_photos, malformed_rows=(), rejected=(), findings=(), attribute_counts={},
+            source="demo",
+            resolution_px=SIZE_PX,
+            seed=1,
+            n_rows=100,
+            n_selected=100,
+            n_missing=0,
+            missing_ids=(),
+            n_examples=n_photos,
+            malformed_rows=(),
+            rejected=(),
+            findings=(),
+            attribute_counts={},
             captions_sha256=captions_sha256,
-        ),  # fmt: skip
+        ),
     )
 
 
@@ -125,9 +138,14 @@ def write_samples(folder: Path, *, steps: tuple[int, ...], prompts: dict[str, st
                 picture(colour, int(150 + 105 * near), 77_000 + seed).save(folder / file)
                 samples.append(
                     SampleRecord(
-                        prompt_id=prompt_id, seed_index=seed_index, seed=seed, step=step, file=file,
-                        sha256=sha256_file(folder / file), invalid_reason=None,
-                    )  # fmt: skip
+                        prompt_id=prompt_id,
+                        seed_index=seed_index,
+                        seed=seed,
+                        step=step,
+                        file=file,
+                        sha256=sha256_file(folder / file),
+                        invalid_reason=None,
+                    )
                 )
     manifest = SamplesManifest(
         base_model=BASE_MODEL, checkpoints_fingerprint="f", steps=steps,
@@ -150,6 +168,10 @@ def small_params(**sections: dict) -> Params:
     return Params.model_validate(document)
 
 
+def toy_prompts(count: int) -> dict[str, str]:
+    return {f"p{i}": f"photo of {list(COLOURS)[i % len(COLOURS)]} shoes {i}" for i in range(count)}
+
+
 def make_small_run(
     root: Path,
     *,
@@ -157,22 +179,16 @@ def make_small_run(
     n_prompts: int = 6,
     seeds: int = 2,
     n_photos: dict[str, int] | None = None,
-) -> tuple[ProjectPaths, WorkStore]:
+) -> None:
     paths = ProjectPaths(root)
     write_toy_classifier(paths.demo / "classifier")
     write_toy_clip(paths.demo / "clip")
     write_dataset(paths.dataset, n_photos or {"train": 24, "val": 12, "test": 12})
-    prompts = {f"p{i}": f"photo of {list(COLOURS)[i % len(COLOURS)]} shoes {i}" for i in range(n_prompts)}
-    write_samples(paths.samples, steps=steps, prompts=prompts, seeds=seeds)
-    return paths, WorkStore(root / ".work")
+    write_samples(paths.samples, steps=steps, prompts=toy_prompts(n_prompts), seeds=seeds)
 
 
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def sha256_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager

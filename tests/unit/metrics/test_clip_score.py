@@ -25,7 +25,9 @@ def test_length_of_an_embedding_changes_nothing() -> None:
 
 def test_each_image_meets_its_own_prompt() -> None:
     features = np.eye(3)
-    images = ImageSet(cells=(("a", 0), ("b", 0), ("c", 0)), arrays={CLIP_IMAGE: features, CLIP_TEXT: features[[0, 2, 1]]})
+    images = ImageSet(
+        cells=(("a", 0), ("b", 0), ("c", 0)), arrays={CLIP_IMAGE: features, CLIP_TEXT: features[[0, 2, 1]]}
+    )
     assert clip_scores(images).tolist() == [100.0, 0.0, 0.0]
 
 

@@ -1,20 +1,30 @@
-"""Extractors: what is missing, altered or untrained is refused at once; what decides features decides the store's key."""
+"""Extractors: missing, altered or untrained ones are refused at once; what decides features decides the store's key."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from loupe.errors import PipelineError
 from loupe.metrics import inception
-from loupe.metrics.clip import find_clip, find_demo_clip, load_clip
+from loupe.metrics.clip import clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import demo_classifier_info, load_demo_classifier
 from loupe.metrics.extractors import Machine, resolve_extractors
-from tests.unit.metrics.small_run import COLOURS, SIZE_PX, picture, write_toy_classifier, write_toy_clip
+from tests.unit.metrics.small_run import (
+    CLIP_CONFIG,
+    COLOURS,
+    SIZE_PX,
+    moved,
+    picture,
+    write_toy_classifier,
+    write_toy_clip,
+)
 
 CPU = Machine(device="cpu", identity="cpu test")
 
@@ -232,6 +242,37 @@ def test_a_local_file_of_other_shapes_is_refused(tmp_path: Path, demo: Path) -> 
     assert source.resize == "Pillow bicubic to 224 px (shortest side, centre crop)"
     with pytest.raises(PipelineError, match="does not load"):
         load_clip(source, "cpu")
+
+
+def test_an_architecture_with_local_weights_and_one_with_a_cached_tag_load_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A toy architecture of open_clip's, since no pretrained weights can be had here."""
+    import open_clip
+
+    config = {**CLIP_CONFIG["model_cfg"], "text_cfg": {**CLIP_CONFIG["model_cfg"]["text_cfg"], "vocab_size": 49408}}
+    (tmp_path / "toy-arch.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "toy-arch.json")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = open_clip.create_model("toy-arch").state_dict()
+    weights = tmp_path / "mine.safetensors"
+    save_file(moved(state, 3), weights)
+    tag = {"hf_hub": "toy/repository/", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "interpolation": "bilinear"}
+    monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda *_: tag)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, _name: str(weights) if repo else None)
+
+    local, tagged = find_clip(f"toy-arch/{weights}"), find_clip("toy-arch/mine_tag")
+    assert (local.name, tagged.name) == ("toy-arch/mine", "toy-arch/mine_tag")
+    assert clip_info(local).sha256 == clip_info(tagged).sha256
+    assert clip_info(tagged).kind == "standard"
+    assert tagged.resize == f"Pillow bilinear to {SIZE_PX} px (shortest side, centre crop)"
+    networks = [load_clip(source, "cpu") for source in (local, tagged)]
+    text_a, text_b = (network.texts(["red shoes"])["text"] for network in networks)
+    assert np.array_equal(text_a, text_b)
+    image_a, image_b = (network.images(images(2))["image"] for network in networks)
+    assert image_a.shape == image_b.shape == (2, 16)
+    assert not np.allclose(image_a, image_b), "the tag's own normalisation is used"
 
 
 def test_resize_is_stated_in_words(demo: Path) -> None:

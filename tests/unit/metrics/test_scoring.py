@@ -145,9 +145,7 @@ def test_draws_are_kept_by_step_and_metric() -> None:
 
 
 def nulls(train: ImageSet, n_generated: int):
-    return real_nulls(
-        train, REAL, SPECS, n_generated=n_generated, n_draws=40, rng=np.random.default_rng(0)
-    )
+    return real_nulls(train, REAL, SPECS, n_generated=n_generated, n_draws=40, rng=np.random.default_rng(0))
 
 
 def test_null_is_real_against_real_at_the_n_in_use() -> None:

@@ -125,9 +125,16 @@ def test_equal_checkpoints_seldom_win_against_base_and_uncorrected_claims_would_
             gain = error + rng.normal(0, 1, 400)
             steps.append(
                 StepEvidence(
-                    step=step, n_used=8, invalid_count=0, background_ok=1.0, distance=50 + error, text_score=20.0,
-                    distance_draws=50 + gain, distance_gain=gain, text_gain=rng.normal(0, 1, 400),
-                )  # fmt: skip
+                    step=step,
+                    n_used=8,
+                    invalid_count=0,
+                    background_ok=1.0,
+                    distance=50 + error,
+                    text_score=20.0,
+                    distance_draws=50 + gain,
+                    distance_gain=gain,
+                    text_gain=rng.normal(0, 1, 400),
+                )
             )
         wins += compare(*steps).verdict == "selected"
         any_interval += any(np.percentile(s.distance_gain, 97.5) < 0 for s in steps)
