@@ -105,7 +105,15 @@ def _refusal(error: PictureNotFoundError) -> Response:
     return PlainTextResponse(str(error), status_code=404, headers={"Cache-Control": "no-store"})
 
 
+def refuse_path(request: Request) -> Response:
+    """Answer every other address below /img and /preview; without it Streamlit would answer with its page."""
+    del request
+    return _refusal(PictureNotFoundError("Pictures are known by the SHA-256 of their bytes."))
+
+
 PICTURE_ROUTES = (
     Route("/img/{sha256}", serve_picture, methods=["GET"]),
     Route("/preview/{sha256}", serve_preview, methods=["GET"]),
+    Route("/img/{rest:path}", refuse_path),
+    Route("/preview/{rest:path}", refuse_path),
 )
