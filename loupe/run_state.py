@@ -27,23 +27,29 @@ _FRESH_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class _StageFiles:
-    """What tells about one stage: the files it writes last, and the folder it fills before."""
+    """What tells about one stage: what it builds on, the files it writes last, and the folder it fills before."""
 
     name: str
+    builds_on: tuple[str, ...]
     last: tuple[str, ...]
     folder: str | None
 
 
 STAGES = (
-    _StageFiles("prepare", ("data/dataset/manifest.json",), "data/dataset"),
-    _StageFiles("encode", ("data/latents/manifest.json",), "data/latents"),
-    _StageFiles("reference", ("data/reference/manifest.json",), "data/reference"),
-    _StageFiles("train", ("data/checkpoints/manifest.json", "metrics/train.csv"), "data/checkpoints"),
-    _StageFiles("generate", ("data/samples/manifest.json",), "data/samples"),
-    _StageFiles("evaluate", ("data/evaluation/manifest.json", "metrics/checkpoints.csv"), "data/evaluation"),
-    _StageFiles("select", ("metrics/selection.json",), None),
-    _StageFiles("confirm", ("data/confirmation/manifest.json", "metrics/final.json"), "data/confirmation"),
-    _StageFiles("export", ("data/export/manifest.json",), "data/export"),
+    _StageFiles("prepare", (), ("data/dataset/manifest.json",), "data/dataset"),
+    _StageFiles("encode", ("prepare",), ("data/latents/manifest.json",), "data/latents"),
+    _StageFiles("reference", ("prepare",), ("data/reference/manifest.json",), "data/reference"),
+    _StageFiles("train", ("encode",), ("data/checkpoints/manifest.json", "metrics/train.csv"), "data/checkpoints"),
+    _StageFiles("generate", ("train",), ("data/samples/manifest.json",), "data/samples"),
+    _StageFiles(
+        "evaluate",
+        ("generate", "reference"),
+        ("data/evaluation/manifest.json", "metrics/checkpoints.csv"),
+        "data/evaluation",
+    ),
+    _StageFiles("select", ("evaluate",), ("metrics/selection.json",), None),
+    _StageFiles("confirm", ("select",), ("data/confirmation/manifest.json", "metrics/final.json"), "data/confirmation"),
+    _StageFiles("export", ("select",), ("data/export/manifest.json",), "data/export"),
 )
 
 
@@ -86,7 +92,7 @@ def run_state(store: RunStore, *, now_s: float | None = None) -> RunState:
     problems = store.problems()
     stale = _stale_stages(store)
     running = _running_stage(store.paths.root, now_s)
-    stages = tuple(_stage_state(store, stage, running, stale, problems) for stage in STAGES)
+    stages = _with_consequences([_stage_state(store, stage, running, stale, problems) for stage in STAGES])
     progress = _progress(store, running, now_s) if running else None
     kind = _kind(stages, problems)
     return RunState(kind, _summary(kind, stages, problems), _next_command(kind), stages, progress, problems)
@@ -107,6 +113,18 @@ def _stage_state(
     if stage.name in stale:
         return StageState(stage.name, "stale", stale[stage.name])
     return StageState(stage.name, "done", "done")
+
+
+def _with_consequences(states: list[StageState]) -> tuple[StageState, ...]:
+    """Mark a finished stage as stale when something it builds on is at work, stale, corrupt or missing."""
+    judged: dict[str, StageState] = {}
+    for state, stage in zip(states, STAGES, strict=True):
+        older = next((name for name in stage.builds_on if judged[name].status != "done"), None)
+        behind = older is not None and state.status == "done"
+        judged[state.name] = (
+            StageState(state.name, "stale", f"it builds on {older}, which is not up to date") if behind else state
+        )
+    return tuple(judged.values())
 
 
 def _belongs(file: str, folder: str | None) -> bool:
@@ -133,7 +151,7 @@ def _summary(kind: RunKind, stages: tuple[StageState, ...], problems: tuple[Prob
         "absent": "There is no run here yet.",
         "running": f"Stage {', '.join(named['running'])} is at work; the page follows it.",
         "partial": f"Not finished: {', '.join(named['missing'])} {_is(named['missing'])} still to come.",
-        "stale": f"Results are older than what they depend on: {', '.join(named['stale'])}{first_stale}.",
+        "stale": f"Results are older than what they build on: {', '.join(named['stale'])}{first_stale}.",
         "corrupt": f"{len(problems)} {'file' if len(problems) == 1 else 'findings'} cannot be believed; "
         "everything else is shown.",
         "complete": "The run is complete and matches params.yaml.",

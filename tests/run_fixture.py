@@ -123,7 +123,9 @@ def running_run(root: Path, shape: Shape = Shape(), *, drawn_steps: tuple[int, .
         if int(file.stem) not in drawn_steps:
             file.unlink()
     shutil.rmtree(paths.evaluation)
-    shutil.rmtree(paths.metrics)
+    shutil.rmtree(paths.confirmation)
+    for file in ("checkpoints.csv", "per_image.csv", "summary.json", "selection.json", "final.json"):
+        (paths.metrics / file).unlink()
     hold_lock(root, paths.samples, pid=os.getpid())
     return root
 
@@ -382,7 +384,26 @@ def write_ends(root: Path, shape: Shape) -> None:
     write_record(paths.confirmation / "manifest.json", manifest.model_copy(update={"samples": ()}))
     write_json(
         paths.metrics / "final.json",
-        {"step": shape.steps[-1], "n_images": 64, "fd_demo": 13.8, "fd_demo_base": 75.0, "clip_demo": 27.0},
+        {
+            "step": shape.steps[-1],
+            "verdict": "selected",
+            "n_images": 64,
+            "n_prompts": 16,
+            "n_real": 45,
+            "fd_demo_base": 75.0,
+            "fd_demo_selected": 13.8,
+            "fd_demo_diff": -61.2,
+            "fd_demo_diff_lo": -69.5,
+            "fd_demo_diff_hi": -52.8,
+            "fd_demo_null": 8.1,
+            "fd_demo_null_lo": 5.5,
+            "fd_demo_null_hi": 11.9,
+            "clip_demo_base": 18.3,
+            "clip_demo_selected": 27.1,
+            "clip_demo_selected_lo": 26.0,
+            "clip_demo_selected_hi": 28.2,
+            "clip_demo_real": 28.1,
+        },
     )
     write_record(
         paths.export / "manifest.json",

@@ -74,7 +74,7 @@ def _choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[in
         chosen = picked.multiselect(
             "Prompts", [p.prompt_id for p in prompts], key="prompt", bind="query-params", placeholder="all"
         )
-        with st.container(horizontal=True, gap="large"):
+        with st.container(horizontal=True, gap="medium"):
             step_filter = st.pills(
                 "Checkpoints", list(by_name), key="step", selection_mode="multi", bind="query-params"
             )

@@ -5,19 +5,17 @@ It shows what RunStore reads and computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 import streamlit as st
 
 from dashboard.components.checkpoint_strips import checkpoint_strips
 from dashboard.components.curves import loss_chart, reference_key, score_chart
+from dashboard.components.final_table import final_note, final_table
 from dashboard.components.markup import facts, stage_rail, state_banner
 from dashboard.components.score_table import score_table
-from dashboard.components.wording import direction, number, step_label
+from dashboard.components.wording import direction, step_label
 from dashboard.current_run import current_store
-from loupe.metric_specs import metric_specs
 from loupe.paths import SPLITS
 from loupe.records import EvaluationManifest
 from loupe.run_state import RunState, run_state
@@ -59,7 +57,11 @@ def _headline(store: RunStore, state: RunState) -> str:
         waiting = [stage.name for stage in state.stages if stage.status in ("missing", "corrupt", "running")]
         title = "No recommendation yet"
         reason = f"It still needs {', '.join(waiting)}. What is there already is shown below."
-    return f'<header class="lp-headline"><h1>{title}</h1><p>{escape(reason)}</p>{facts(_settings(store))}</header>'
+    is_old = selection and next(stage.status for stage in state.stages if stage.name == "select") != "done"
+    chip = '<span class="lp-chip old">from an earlier run</span>' if is_old else ""
+    return (
+        f'<header class="lp-headline"><h1>{title}{chip}</h1><p>{escape(reason)}</p>{facts(_settings(store))}</header>'
+    )
 
 
 def _settings(store: RunStore) -> dict[str, str]:
@@ -147,18 +149,8 @@ def _show_final(store: RunStore) -> None:
     if not final:
         return
     st.html(
-        '<h2>Final result on the test split</h2><p class="lp-note">Looked at once, after the choice was made.</p>'
-        + facts(_final_facts(final))
+        f'<h2>Final result on the test split</h2><p class="lp-note">{escape(final_note(final))}</p>{final_table(final)}'
     )
-
-
-def _final_facts(final: Mapping[str, Any]) -> dict[str, str]:
-    pairs = {}
-    for key, spec in metric_specs().items():
-        value = final.get(key)
-        if isinstance(value, int | float):
-            pairs[spec.label] = number(float(value), unit=spec.unit)
-    return pairs
 
 
 show(current_store())

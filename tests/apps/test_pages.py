@@ -61,6 +61,14 @@ def test_overview_opens_with_the_recommendation_and_its_reason(
     assert "★ Recommended" in html
 
 
+def test_a_recommendation_of_an_earlier_run_is_marked_as_such(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
+) -> None:
+    mark = "from an earlier run</span></h1>"
+    assert mark in html_of(open_page(monkeypatch, runs["stale"]))
+    assert mark not in html_of(open_page(monkeypatch, runs["complete"]))
+
+
 def test_overview_says_when_there_is_no_clear_winner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_selection(complete_run(tmp_path, SMALL), SMALL, verdict="no clear winner")
     html = html_of(open_page(monkeypatch, tmp_path))
@@ -98,6 +106,15 @@ def test_there_is_one_chart_per_metric_and_one_for_the_loss(
 ) -> None:
     assert len(open_page(monkeypatch, runs["complete"]).get("vega_lite_chart")) == 6
     assert len(open_page(monkeypatch, runs["partial"]).get("vega_lite_chart")) == 1
+
+
+def test_the_final_result_sets_base_against_the_selected_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
+) -> None:
+    html = html_of(open_page(monkeypatch, runs["complete"]))
+    table = html[html.index("Final result on the test split") :]
+    for expected in ("<b>75.0</b>", "<b>13.8</b>", "<b>−61.2</b>", "−69.5 to −52.8", "16 test prompts", "5.50 to 11.9"):
+        assert expected in table, expected
 
 
 def test_a_corrupt_file_is_named_and_everything_else_still_shows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,22 @@ def test_an_edited_parameter_makes_its_stage_stale_and_says_what_changed(
     assert str(value) in detail
 
 
+def test_what_builds_on_a_stale_stage_is_stale_too_and_nothing_else(tmp_path: Path) -> None:
+    complete_run(tmp_path, SMALL)
+    edit_params(tmp_path, "train", "rank", 4)
+    stale = {stage.name for stage in state_of(tmp_path).stages if stage.status == "stale"}
+    assert stale == {"train", "generate", "evaluate", "select", "confirm", "export"}
+
+
+def test_while_a_stage_runs_what_was_made_from_its_last_result_is_old(tmp_path: Path) -> None:
+    complete_run(tmp_path, SMALL)
+    hold_lock(tmp_path, tmp_path / "data" / "checkpoints", pid=os.getpid())
+    state = state_of(tmp_path)
+    assert state.kind == "running"
+    assert status_of(state, "reference") == "done"
+    assert status_of(state, "select") == "stale"
+
+
 def test_a_float_that_dvc_writes_with_an_exponent_is_the_same_number(tmp_path: Path) -> None:
     complete_run(tmp_path, SMALL)
     lock = tmp_path / "dvc.lock"
@@ -115,7 +132,7 @@ def test_results_of_a_clone_without_data_are_partial(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     state = state_of(tmp_path)
     assert state.kind == "partial"
-    assert status_of(state, "select") == "done"
+    assert status_of(state, "select") == "stale"
 
 
 def test_corrupt_says_where(tmp_path: Path) -> None:
