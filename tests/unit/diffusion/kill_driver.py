@@ -1,0 +1,77 @@
+"""Runs the train stage many times, killing it with SIGKILL at chosen moments; prints what each run left behind.
+
+Every run is a fork of one process that has the libraries loaded, so a run takes a second instead of ten. Torch keeps to
+one thread from the start: its thread pool would not survive a fork.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from loupe import atomic_io, paths, workstore
+from loupe.diffusion import training
+from loupe.params import load_params
+from stages import train as train_stage
+
+
+def main(undisturbed: Path, disturbed: Path, kills: list[list[str]]) -> dict:
+    """Train once undisturbed; then for every list of kills train with each kill in turn, and once to the end."""
+    torch.set_num_threads(1)
+    _import_libraries()
+    train_stage.INTERIM_INTERVAL_S = train_stage.CSV_INTERVAL_S = 0.0
+    report = {"undisturbed": {"signals": [_run(undisturbed, None)], "files": _hashes(undisturbed)}}
+    for number, moments in enumerate(kills):
+        root = disturbed / str(number)
+        signals = [_run(root, moment) for moment in [*moments, None]]
+        report[" then ".join(moments)] = {"signals": signals, "files": _hashes(root)}
+    return report
+
+
+def _import_libraries() -> None:
+    import diffusers  # noqa: F401
+    import peft  # noqa: F401
+
+
+def _run(root: Path, kill_at: str | None) -> int:
+    """Run the stage in a fork and return how it ended: 0, or minus the signal's number."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.chdir(root)
+    if kill_at:
+        _arm(kill_at)
+    project = paths.ProjectPaths(root)
+    train_stage.train(load_params(root / "params.yaml"), project, workstore.WorkStore(project.work))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _arm(kill_at: str) -> None:
+    """Make this process die at e.g. 'write 5' (fully written, not yet renamed) or 'step 3' (gradients half done)."""
+    kind, _, number = kill_at.partition(" ")
+    owner, name = {"write": (atomic_io.os, "fsync"), "step": (training.Trainer, "_backward")}[kind]
+    original = getattr(owner, name)
+    calls = 0
+
+    def deadly(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+
+    setattr(owner, name, deadly)
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    files = [*(root / "data" / "checkpoints").rglob("*"), root / "metrics" / "train.csv"]
+    return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+
+
+if __name__ == "__main__":
+    print("REPORT " + json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))))

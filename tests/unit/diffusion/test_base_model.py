@@ -1,0 +1,154 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from loupe.diffusion import base_model
+from loupe.diffusion.base_model import base_model_info, resolve_base_model
+from loupe.errors import PipelineError
+from tests.tiny_models import TINY_SIDE_PX, build_tiny_base_model
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+NOWHERE = Path("nowhere")
+
+
+@pytest.fixture
+def base_copy(tiny_base_model, tmp_path):
+    return Path(shutil.copytree(tiny_base_model, tmp_path / "copy"))
+
+
+def edit_config(folder: Path, file: str, **changes) -> None:
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **changes}))
+
+
+def test_demo_and_a_folder_go_the_same_way(tiny_base_model):
+    assert resolve_base_model("demo", None, demo_folder=tiny_base_model.parent) == tiny_base_model
+    assert resolve_base_model(str(tiny_base_model), None, demo_folder=NOWHERE) == tiny_base_model
+
+
+def test_a_revision_of_a_folder_is_refused(tiny_base_model):
+    with pytest.raises(PipelineError, match=r"set model\.revision to null"):
+        resolve_base_model(str(tiny_base_model), REVISION, demo_folder=NOWHERE)
+
+
+def test_all_missing_parts_are_listed_at_once(base_copy):
+    shutil.rmtree(base_copy / "vae")
+    (base_copy / "tokenizer" / "tokenizer.json").unlink()
+
+    with pytest.raises(PipelineError) as caught:
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+    for part in ("vae/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json", "merges.txt"):
+        assert part in str(caught.value)
+    assert "unet" not in str(caught.value)
+
+
+def test_a_pickle_is_refused_with_the_reason(base_copy):
+    weights = base_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+
+    with pytest.raises(PipelineError, match="can run any code"):
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+
+def test_weights_that_are_cut_short_are_refused(base_copy):
+    weights = base_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.raises(PipelineError, match=r"unet/diffusion_pytorch_model\.safetensors is damaged or cut short"):
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("unet/config.json", {"addition_embed_type": "text_time"}, "SDXL"),
+        ("unet/config.json", {"cross_attention_dim": 32}, "attends to vectors of 32"),
+        ("vae/config.json", {"_class_name": "VQModel"}, "needs a UNet2DConditionModel and an AutoencoderKL"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "epsilon, v_prediction"),
+    ],
+)
+def test_a_model_of_another_shape_is_refused(base_copy, file, changes, words):
+    edit_config(base_copy, file, **changes)
+
+    with pytest.raises(PipelineError, match=words):
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+
+def test_a_name_that_is_neither_folder_nor_hub_id_is_refused():
+    with pytest.raises(PipelineError, match="no folder 'models/sd/15'"):
+        resolve_base_model("models/sd/15", None, demo_folder=NOWHERE)
+
+
+@pytest.mark.parametrize("revision", [None, "main", REVISION[:8]])
+def test_a_hub_id_needs_a_full_commit_hash(revision):
+    with pytest.raises(PipelineError, match="40 hex digits"):
+        resolve_base_model("owner/model", revision, demo_folder=NOWHERE)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def unreachable(*_args, **_options):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+
+
+def test_without_network_the_message_says_what_to_download(no_network, capsys):
+    with pytest.raises(PipelineError) as caught:
+        resolve_base_model("runwayml/stable-diffusion-v1-5", REVISION, demo_folder=NOWHERE)
+
+    new_name = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert f"hf download {new_name} --revision {REVISION}" in str(caught.value)
+    assert "model.base" in str(caught.value)
+    assert f"using {new_name}" in capsys.readouterr().out
+
+
+def test_a_cached_hub_model_needs_no_network(no_network, tiny_base_model, tmp_path):
+    snapshot = tmp_path / "cache" / "models--owner--model" / "snapshots" / REVISION
+    shutil.copytree(tiny_base_model, snapshot)
+
+    assert resolve_base_model("owner/model", REVISION, demo_folder=NOWHERE).samefile(snapshot)
+
+
+def test_the_hash_is_of_weights_and_configurations_alone(tiny_base_model, base_copy):
+    original = base_model_info(tiny_base_model, name="a", revision=None)
+    (base_copy / "README.md").write_text("not a weight")
+    assert base_model_info(base_copy, name="b", revision=None).sha256 == original.sha256
+
+    edit_config(base_copy, "scheduler/scheduler_config.json", beta_end=0.02)
+    assert base_model_info(base_copy, name="b", revision=None).sha256 != original.sha256
+
+
+def test_the_information_comes_from_the_configurations(tiny_base_model):
+    info = base_model_info(tiny_base_model, name="tiny", revision=None)
+
+    assert info.sample_size_px == TINY_SIDE_PX
+    assert (info.latent_channels, info.scaling_factor, info.prediction_type) == (4, 0.18215, "epsilon")
+
+
+@pytest.mark.parametrize("load", [base_model.load_unet, base_model.load_vae, base_model.load_text_encoder])
+def test_half_precision_weights_come_up_frozen_in_the_asked_dtype(tmp_path_factory, load):
+    stored = build_tiny_base_model(tmp_path_factory.getbasetemp() / "half", half_precision=True)
+
+    model = load(stored, device="cpu", dtype=torch.float32)
+
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+def test_fp16_file_names_are_found(base_copy):
+    weights = base_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+
+    folder = resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+    assert base_model.load_unet(folder, device="cpu", dtype=torch.float32).dtype is torch.float32

@@ -1,0 +1,155 @@
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from loupe.atomic_io import read_record, read_records
+from loupe.diffusion import latents
+from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
+from loupe.diffusion.latent_files import read_examples
+from loupe.diffusion.text import embed_text
+from loupe.errors import PipelineError
+from loupe.params import load_params
+from loupe.paths import ProjectPaths
+from loupe.records import CaptionRecord, LatentsManifest
+from loupe.workstore import WorkStore
+from stages.encode import encode
+from tests.tiny_models import build_tiny_base_model
+from tests.unit.diffusion.tiny_project import write_tiny_project
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOUPE_DEVICE", "cpu")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path, tiny_base_model):
+    return ProjectPaths(write_tiny_project(tmp_path / "project", base=tiny_base_model))
+
+
+def run(project, capsys=None):
+    encode(load_params(project.root / "params.yaml"), project, WorkStore(project.work))
+    return read_record(project.latents / "manifest.json", LatentsManifest, made_by="encode")
+
+
+def records_of(project, split):
+    return read_records(project.dataset / split / "captions.jsonl", CaptionRecord, made_by="prepare")
+
+
+def test_posteriors_and_captions_belong_to_their_image(project, tiny_base_model):
+    manifest = run(project)
+    vae = load_vae(tiny_base_model, device="cpu", dtype=torch.float32)
+    text_encoder = load_text_encoder(tiny_base_model, device="cpu", dtype=torch.float32)
+    tokenizer = load_tokenizer(tiny_base_model)
+
+    for split in ("train", "val"):
+        examples = read_examples(project.latents, split, base=manifest.base_model)
+        records = records_of(project, split)
+        assert examples.image_ids == tuple(record.image_id for record in records)
+        for index, record in enumerate(records):
+            pixels = torch.from_numpy(np.array(Image.open(project.dataset / record.file))).permute(2, 0, 1)
+            with torch.no_grad():
+                posterior = vae.encode(pixels[None].float() / 127.5 - 1).latent_dist
+            assert torch.allclose(examples.mean[index], posterior.mean[0], atol=1e-5)
+            assert torch.allclose(examples.std[index], posterior.std[0], atol=1e-5)
+            expected = embed_text(record.caption, tokenizer=tokenizer, text_encoder=text_encoder)
+            assert torch.equal(examples.embeddings[examples.caption_index[index]], expected)
+    empty = embed_text("", tokenizer=tokenizer, text_encoder=text_encoder)
+    assert torch.equal(load_file(project.latents / "text.safetensors")["embeddings"][0], empty)
+
+
+def test_encoding_again_computes_only_what_is_new_and_gives_the_same_bytes(project, capsys):
+    first = run(project)
+    assert "encode: computed=11 reused=2" in capsys.readouterr().out  # val's two images equal two of train
+    second = run(project)
+
+    assert "encode: computed=0 reused=13" in capsys.readouterr().out
+    assert second == first
+
+
+def test_one_more_image_costs_one_more_image(project, tmp_path, tiny_base_model, capsys):
+    run(project)
+    larger = ProjectPaths(write_tiny_project(tmp_path / "larger", base=tiny_base_model, n_train=7))
+    shutil.copytree(project.work, larger.work)
+    capsys.readouterr()
+
+    run(larger)
+
+    assert "encode: computed=1 reused=13" in capsys.readouterr().out
+
+
+def test_another_base_model_encodes_anew(project, tmp_path, capsys):
+    run(project)
+    other_base = build_tiny_base_model(tmp_path / "other", seed=1)
+    write_tiny_project(project.root, base=other_base)
+    capsys.readouterr()
+
+    manifest = run(project)
+
+    assert "encode: computed=11 reused=2" in capsys.readouterr().out
+    assert manifest.base_model.sha256 == base_model_info(other_base, name="x", revision=None).sha256
+
+
+def test_the_test_split_is_never_read(project):
+    shutil.rmtree(project.dataset / "test")
+
+    manifest = run(project)
+
+    assert set(manifest.image_ids) == {"train", "val"}
+
+
+def test_an_image_that_has_changed_is_refused(project):
+    record = records_of(project, "train")[2]
+    Image.new("RGB", (64, 64)).save(project.dataset / record.file)
+
+    with pytest.raises(PipelineError, match=rf"{record.image_id}.png has changed"):
+        run(project)
+    assert not (project.latents / "manifest.json").exists()
+
+
+def test_posteriors_that_are_not_finite_name_every_image_and_are_not_stored(project, tiny_base_model):
+    records = records_of(project, "train")
+    keys = latents.encode_keys(base_sha256="b", device="cpu", resolution_px=64)
+    store = WorkStore(project.work)
+    vae = load_vae(tiny_base_model, device="cpu", dtype=torch.float32)
+    vae.quant_conv.bias[0] = math.nan
+
+    with pytest.raises(PipelineError, match="6 images: train0, train1, train2, train3, train4, train5"):
+        list(latents.encode_images(records, vae=vae, dataset=project.dataset, keys=keys, store=store))
+
+    assert latents.new_images(records, keys=keys, store=store) == records
+
+
+def test_latents_of_another_base_or_changed_by_hand_are_refused(project):
+    base = run(project).base_model
+    with pytest.raises(PipelineError, match="Run: dvc repro encode"):
+        read_examples(project.latents, "train", base=base.model_copy(update={"sha256": "0" * 64}))
+
+    file = project.latents / "text.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[:-1] + b"\0" if content[-1:] != b"\0" else content[:-1] + b"\1")
+    with pytest.raises(PipelineError, match=r"text\.safetensors is missing or has changed"):
+        read_examples(project.latents, "train", base=base)
+
+
+def test_a_change_in_val_leaves_what_training_sees(project, tmp_path, tiny_base_model):
+    other = ProjectPaths(write_tiny_project(tmp_path / "other", base=tiny_base_model, n_val=1))
+    sha256 = [read_examples(p.latents, "train", base=run(p).base_model).sha256() for p in (project, other)]
+
+    assert sha256[0] == sha256[1]
+
+
+def test_long_captions_are_cut_at_the_encoders_length(tiny_base_model):
+    text_encoder = load_text_encoder(tiny_base_model, device="cpu", dtype=torch.float32)
+    options = {"tokenizer": load_tokenizer(tiny_base_model), "text_encoder": text_encoder}
+
+    assert embed_text("a photo " * 100, **options).shape == (77, 16)
+    assert torch.equal(embed_text("red " * 100, **options), embed_text("red " * 75, **options))

@@ -1,0 +1,138 @@
+import dataclasses
+
+import pytest
+import torch
+
+from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.train_run import Leg, plan_run, run_legs, run_parts, starting_point
+from loupe.diffusion.train_store import TrainStore
+from loupe.workstore import WorkStore, fingerprint
+from tests.unit.diffusion.test_training import assert_states_equal
+from tests.unit.diffusion.tiny_training import CPU, tiny_examples, tiny_settings, tiny_trainer
+
+ADAPTER = AdapterConfig(4, 8.0, ("to_q", "to_v"), "tiny")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return TrainStore(WorkStore(tmp_path), {"run": 1})
+
+
+def run(store, base, wanted, *, interval=1e9):
+    plan = plan_run(wanted, store.usable_steps())
+    trainer = tiny_trainer(base) if plan.legs else None
+    return plan, list(run_legs(plan.legs, trainer, store, interim_interval_s=interval))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stored", "legs", "resumed_from"),
+    [
+        ([2, 4, 5], [], [(0, 2), (2, 4), (4, 5)], None),
+        ([2, 4], [2, 4], [], None),
+        ([2, 4, 6], [2, 4], [(4, 6)], 4),
+        ([2, 4, 6], [2, 4, 5], [(5, 6)], 5),
+        ([3, 6], [2, 4, 6], [(2, 3)], 2),
+        ([2, 4, 6], [2, 6], [(2, 4)], 2),
+        ([2, 4], [3], [(0, 2), (3, 4)], None),
+    ],
+)
+def test_a_plan_computes_what_is_missing_from_the_nearest_state(wanted, stored, legs, resumed_from):
+    plan = plan_run(wanted, stored)
+
+    assert [(leg.start, leg.stop) for leg in plan.legs] == legs
+    assert plan.resumed_from == resumed_from
+    assert plan.n_steps == sum(stop - start for start, stop in legs)
+    assert plan.missing == set(wanted) - set(stored)
+
+
+def test_prolonging_and_a_new_cadence_give_the_undisturbed_states(store, tiny_base_model):
+    run(store, tiny_base_model, [2, 4])
+    plan, rows = run(store, tiny_base_model, [3, 6])
+
+    assert plan.legs == (Leg(2, 3), Leg(4, 6))
+    assert [row.step for row in rows] == [3, 5, 6]
+    undisturbed = tiny_trainer(tiny_base_model)
+    for step in (3, 6):
+        list(undisturbed.run(step))
+        assert_states_equal(store.load(step), undisturbed.state())
+
+
+def test_a_damaged_state_is_said_removed_and_computed_again(store, tiny_base_model, capsys):
+    run(store, tiny_base_model, [2, 4])
+    whole = store.load(4)
+    path = next(store.store.root.rglob("*-000004.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.unlink()  # what was read is mapped from the old file
+    path.write_bytes(content)
+
+    plan, _ = run(store, tiny_base_model, [2, 4])
+
+    assert "step 4 is damaged" in capsys.readouterr().out
+    assert plan.legs == (Leg(2, 4),)
+    assert_states_equal(store.load(4), whole)
+
+
+def test_interim_states_last_until_the_next_one(store, tiny_base_model):
+    plan = plan_run([4], store.usable_steps())
+    rows = run_legs(plan.legs, tiny_trainer(tiny_base_model), store, interim_interval_s=0)
+
+    assert [(row.step, store.usable_steps()) for row in rows] == [(1, [1]), (2, [2]), (3, [3]), (4, [4])]
+
+
+def test_an_interim_state_is_gone_on_from(store, tiny_base_model):
+    plan = plan_run([4], store.usable_steps())
+    rows = run_legs(plan.legs, tiny_trainer(tiny_base_model), store, interim_interval_s=0)
+    for _ in range(3):
+        next(rows)
+    rows.close()
+
+    plan, rows = run(store, tiny_base_model, [4])
+
+    assert (plan.resumed_from, [row.step for row in rows]) == (3, [4])
+    undisturbed = tiny_trainer(tiny_base_model)
+    list(undisturbed.run(4))
+    assert_states_equal(store.load(4), undisturbed.state())
+
+
+def parts(*, examples=None, adapter=ADAPTER, base_sha256="b", **settings):
+    return run_parts(
+        tiny_settings(**settings), adapter, examples=examples or tiny_examples(), base_sha256=base_sha256, policy=CPU
+    )
+
+
+def test_everything_that_decides_the_weights_changes_the_key():
+    reference = fingerprint(parts())
+    changes = [{"examples": tiny_examples(5)}, {"base_sha256": "c"}, {"adapter": AdapterConfig(4, 4.0, ("to_q",), "t")}]
+    changes += [{"seed": 1}, {"batch_size": 2}, {"learning_rate": 1e-4}, {"lr_warmup_steps": 0}, {"snr_gamma": 5.0}]
+    changes += [{"noise_offset": 0.1}, {"caption_dropout": 0.0}, {"max_grad_norm": 2.0}, {"weight_decay": 0.0}]
+    changes += [{"adam_betas": (0.9, 0.99)}, {"lr_scheduler": "linear"}, {"gradient_accumulation_steps": 2}]
+
+    keys = {fingerprint(parts(**change)) for change in changes}
+
+    assert len(keys) == len(changes)
+    assert reference not in keys
+
+
+def test_max_steps_is_in_the_key_only_when_the_schedule_needs_it():
+    assert parts(max_steps=8) == parts(max_steps=9)
+    assert parts(max_steps=8, lr_scheduler="cosine") != parts(max_steps=9, lr_scheduler="cosine")
+
+
+def test_a_caption_of_val_does_not_change_the_examples_identity():
+    examples = tiny_examples()
+    with_val = dataclasses.replace(examples, embeddings=torch.cat([examples.embeddings, torch.ones(1, 77, 16)]))
+    assert with_val.sha256() == examples.sha256()
+
+    swapped = dataclasses.replace(examples, caption_index=examples.caption_index.flip(0))
+    assert swapped.sha256() != examples.sha256()
+
+
+def test_starting_anew_says_what_differs(tmp_path, tiny_base_model):
+    store = WorkStore(tmp_path)
+    run(TrainStore(store, parts()), tiny_base_model, [1])
+    anew = TrainStore(store, parts(learning_rate=0.5))
+
+    assert "train.learning_rate: 0.01 -> 0.5" in starting_point(plan_run([2], anew.usable_steps()), anew)
+    same = TrainStore(store, parts())
+    assert starting_point(plan_run([2], same.usable_steps()), same) == "train: resumed from step 1"
