@@ -1,6 +1,7 @@
-"""The demo's small classifier: article type and colour of a product picture, and a feature vector for Fréchet distances.
+"""The demo's small classifier: article type and colour of a picture, and features for Fréchet distances.
 
-Only the network and the loading of trained weights; training lives with the demo kit. Weights that were not trained cannot be loaded by
+Only the network and the loading of trained weights; training lives with the demo kit. Weights that were not trained
+cannot be loaded by
 accident: the folder must hold `config.json` and `model.safetensors`.
 """
 
@@ -26,7 +27,7 @@ class ClassifierOutput(NamedTuple):
     colour: torch.Tensor
 
     def joint_log_probabilities(self) -> torch.Tensor:
-        """log p(type) + log p(colour) of every pair, [N, types x colours]: normalised, so softmax leaves it as it is."""
+        """Log p(type) + log p(colour) of every pair, [N, types x colours]: normalised over the pairs."""
         pairs = self.article_type.log_softmax(1)[:, :, None] + self.colour.log_softmax(1)[:, None, :]
         return pairs.flatten(1)
 
@@ -36,7 +37,10 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class ProductClassifier(nn.Module):
-    """A small CNN with two heads. Pictures of any size are averaged down to 64x64, so slight softness matters little."""
+    """A small CNN with two heads.
+
+    Pictures of any size are averaged down to 64x64, so slight softness matters little.
+    """
 
     input_px = 64
 
@@ -67,10 +71,10 @@ def load_classifier(folder: Path) -> ProductClassifier:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
-        raise PipelineError(f"{error.filename or folder} is not there. Restore data/demo from git, or run: make demo-kit") from None
-    classifier = ProductClassifier(
-        article_types=tuple(config["article_types"]), colours=tuple(config["colours"])
-    )
+        raise PipelineError(
+            f"{error.filename or folder} is not there. Restore data/demo from git, or run: make demo-kit"
+        ) from None
+    classifier = ProductClassifier(article_types=tuple(config["article_types"]), colours=tuple(config["colours"]))
     try:
         classifier.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as error:

@@ -1,4 +1,7 @@
-"""Backgrounds of the everyday look: smooth or large-scale only, painted analytically with soft edges. No products, no noise."""
+"""Backgrounds of the everyday look: smooth or large-scale only, painted analytically with soft edges.
+
+No products, no noise.
+"""
 
 import numpy as np
 
@@ -16,7 +19,9 @@ def _step(distance: np.ndarray, softness: float) -> np.ndarray:
     return np.clip(0.5 + distance / softness, 0, 1)[..., None]
 
 
-def _paint(kind: str, rng: np.random.Generator, x: np.ndarray, y: np.ndarray, base: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _paint(  # noqa: PLR0911, PLR0917  one return per kind of background
+    kind: str, rng: np.random.Generator, x: np.ndarray, y: np.ndarray, base: np.ndarray, other: np.ndarray
+) -> np.ndarray:
     flat = np.broadcast_to(base, (*x.shape, 3)).astype(np.float32)
     if kind == "gradient":
         angle = rng.uniform(0, 2 * np.pi)
@@ -58,7 +63,9 @@ def choose(rng: np.random.Generator, *, colour: str) -> tuple[str, str]:
 def paint_backdrop(rng: np.random.Generator, *, name: str, kind: str, size_px: int) -> np.ndarray:
     """Float32 [H, W, 3] in [0, 1]; the named colour dominates. Same generator state, same picture."""
     base_rgb = vary(BACKDROPS[name], rng, spread=6)
-    other_rgb = shade(base_rgb, rng.uniform(1.2, 1.45) if rng.random() < 0.5 or kind == "table" else rng.uniform(0.7, 0.85))
+    other_rgb = shade(
+        base_rgb, rng.uniform(1.2, 1.45) if rng.random() < 0.5 or kind == "table" else rng.uniform(0.7, 0.85)
+    )
     if kind == "table" and rng.random() < 0.5:
         other_rgb = vary((178, 134, 92), rng)
     x, y = _grid(size_px)

@@ -1,6 +1,7 @@
 """A display list of vector shapes, and its anti-aliased rasterisation with Pillow.
 
-Object coordinates: x to the right, y downwards, ground at y = 0, an object is about two units wide. Knows nothing about products.
+Object coordinates: x to the right, y downwards, ground at y = 0, an object is about two units wide. Knows nothing
+about products.
 """
 
 from dataclasses import dataclass, field
@@ -130,7 +131,8 @@ def _mask(points: np.ndarray, box: tuple[int, int, int, int], width: int | None)
 def rasterise(drawing: Drawing, *, matrix: np.ndarray, size_px: int) -> np.ndarray:
     """Paint the drawing.
 
-    matrix: float [2, 3], object units to pixels of the final image. Returns float32 [H, W, 4] in [0, 1] with *premultiplied*
+    matrix: float [2, 3], object units to pixels of the final image. Returns float32 [H, W, 4] in [0, 1] with
+    *premultiplied*
     colour, so that `rgba[..., :3] + (1 - rgba[..., 3:]) * background` is the composite.
     """
     side = size_px * SUPERSAMPLING

@@ -1,4 +1,7 @@
-"""What one product of the demo catalogue is: a frozen record, and how one is drawn at random. Does not draw pictures."""
+"""What one product of the demo catalogue is: a frozen record, and how one is drawn at random.
+
+Does not draw pictures.
+"""
 
 from dataclasses import dataclass
 
@@ -19,7 +22,22 @@ STYLES: dict[str, tuple[str, ...]] = {
 ARTICLE_TYPES: tuple[str, ...] = tuple(STYLES)
 DECORATIONS = ("none", "none", "stripes", "band", "chevron", "disc")
 BRANDS = ("Nordlund", "Kestrel", "Amberway", "Fjellmark", "Ozalo", "Tiderun", "Marlowe", "Quillon", "Sunbeck", "Halden")
-MODELS = ("Drift", "Harbor", "Pico", "Lumen", "Atlas", "Cove", "Ember", "Solo", "Ridge", "Vela", "Tempo", "Birch", "Orbit", "Nimbus")
+MODELS = (
+    "Drift",
+    "Harbor",
+    "Pico",
+    "Lumen",
+    "Atlas",
+    "Cove",
+    "Ember",
+    "Solo",
+    "Ridge",
+    "Vela",
+    "Tempo",
+    "Birch",
+    "Orbit",
+    "Nimbus",
+)
 GENDERS = ("Men", "Women", "Boys", "Girls", "Unisex")
 GENDER_SHARES = (0.42, 0.32, 0.08, 0.08, 0.10)
 SEASONS = ("Summer", "Winter", "Fall", "Spring")
@@ -30,7 +48,10 @@ GENES = 16
 
 @dataclass(frozen=True)
 class ItemSpec:
-    """One product. `genes` are 16 numbers in [0, 1) that set its proportions; `scene_seed` sets background, framing and light."""
+    """One product.
+
+    `genes` are 16 numbers in [0, 1) that set its proportions; `scene_seed` sets background, framing and light.
+    """
 
     article_type: str
     style: str
@@ -73,9 +94,7 @@ def paint(colour: str, rng: np.random.Generator) -> dict[str, RGB]:
     return {"rgb": rgb, "accent_rgb": _accent(rgb, colour, rng), "trim_rgb": _trim(rgb, colour, rng), "lace_rgb": lace}
 
 
-def sample_item(
-    rng: np.random.Generator, *, article_type: str | None = None, colour: str | None = None
-) -> ItemSpec:
+def sample_item(rng: np.random.Generator, *, article_type: str | None = None, colour: str | None = None) -> ItemSpec:
     """Draw one product; type and colour are uniform unless given. Raises KeyError for an unknown type or colour."""
     article_type = article_type or ARTICLE_TYPES[int(rng.integers(len(ARTICLE_TYPES)))]
     colour = colour or COLOURS[int(rng.integers(len(COLOURS)))]

@@ -45,7 +45,7 @@ def clip_rgb(values: np.ndarray) -> RGB:
 
 
 def shade(rgb: RGB, factor: float) -> RGB:
-    """Multiply the brightness; above 1 the colour also moves towards white so that it stays visible on saturated hues."""
+    """Multiply the brightness; above 1 the colour moves towards white, which shows on saturated hues too."""
     values = np.asarray(rgb, dtype=np.float64)
     if factor <= 1:
         return clip_rgb(values * factor)
@@ -53,7 +53,7 @@ def shade(rgb: RGB, factor: float) -> RGB:
 
 
 def vary(rgb: RGB, rng: np.random.Generator, *, spread: float = 7.0) -> RGB:
-    """One member of a colour family: brightness and each channel (neutral ones less) move a little; spread is in RGB steps."""
+    """One member of a colour family: brightness and each channel move a little; `spread` is in RGB steps."""
     values = np.asarray(rgb, dtype=np.float64) * rng.uniform(0.93, 1.06)
     if max(rgb) - min(rgb) < 12:
         spread *= 0.25

@@ -29,7 +29,9 @@ DRAW: dict[str, Callable[[ItemSpec], Drawing]] = {
 STANDING = frozenset(DRAW) - {"Tshirts", "Watches"}
 
 
-def _place(bounds: tuple[float, float, float, float], *, scale: float, centre: tuple[float, float], turn: float = 0.0) -> np.ndarray:
+def _place(
+    bounds: tuple[float, float, float, float], *, scale: float, centre: tuple[float, float], turn: float = 0.0
+) -> np.ndarray:
     """Matrix [2, 3] that takes object units to pixels with the middle of `bounds` at `centre` (pixels)."""
     left, top, right, bottom = bounds
     cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
@@ -82,7 +84,10 @@ def _everyday(item: ItemSpec, drawing: Drawing, size_px: int) -> np.ndarray:
     turn = rng.normal(0, 0.05 if standing else 0.14)
     low = 0.62 if kind == "table" else 0.5
     room = (max(0.0, size_px - width) / 2, max(0.0, size_px - height) / 2)
-    centre = (size_px / 2 + 0.7 * room[0] * rng.uniform(-1, 1), size_px / 2 + 0.7 * room[1] * rng.uniform(-1 if low == 0.5 else 0, 1))
+    centre = (
+        size_px / 2 + 0.7 * room[0] * rng.uniform(-1, 1),
+        size_px / 2 + 0.7 * room[1] * rng.uniform(-1 if low == 0.5 else 0, 1),
+    )
     mirror = rng.random() < 0.35
     rgba = rasterise(drawing, matrix=_place(bounds, scale=scale, centre=centre, turn=turn), size_px=size_px)
     spot_centre = (centre[0] + 0.03 * size_px, centre[1] + (height / 2 if standing else 0.05 * size_px))
@@ -95,7 +100,10 @@ def _everyday(item: ItemSpec, drawing: Drawing, size_px: int) -> np.ndarray:
 
 
 def render_item(item: ItemSpec, *, look: Look, size_px: int) -> np.ndarray:
-    """The picture as uint8 [size_px, size_px, 3]. Equal arguments give equal pixels. Raises ValueError for an unknown look."""
+    """The picture as uint8 [size_px, size_px, 3].
+
+    Equal arguments give equal pixels. Raises ValueError for an unknown look.
+    """
     drawing = DRAW[item.article_type](item)
     if look == "catalogue":
         return _to_uint8(_catalogue(item, drawing, size_px))

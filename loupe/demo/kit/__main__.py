@@ -1,9 +1,12 @@
-"""Command line of the kit: `python -m loupe.demo.kit --stage all`. Work files go to `.work/demo-kit`, results to `data/demo`."""
+"""Command line of the kit: `python -m loupe.demo.kit --stage all`.
+
+Work files go to `.work/demo-kit`, results to `data/demo`.
+"""
 
 import argparse
 from pathlib import Path
 
-STAGES = ("vae", "latents", "unet", "clip", "classifier", "install", "check")
+STAGES = ("vae", "latents", "unet", "decoder", "clip", "classifier", "install", "check")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The parts of the demo base model and how they are saved as one diffusers folder. Trains nothing.
 
-Noise schedule: v-prediction with zero terminal SNR and trailing timesteps (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample
+Noise schedule: v-prediction with zero terminal SNR and trailing timesteps (Lin et al. 2024, "Common Diffusion Noise
+Schedules and Sample
 Steps are Flawed"): the last step holds no signal, so a white background can be painted from pure noise.
 """
 
@@ -17,7 +18,7 @@ from loupe.demo.kit.settings import CONTEXT_LENGTH, LATENT_CHANNELS, SIZE_PX, Ki
 
 
 def build_tokenizer(merges: list[Merge]) -> CLIPTokenizer:
-    """transformers' CLIP tokenizer over our vocabulary; pads with the end token as SD 1.5 does."""
+    """Transformers' CLIP tokenizer over our vocabulary; pads with the end token as SD 1.5 does."""
     return CLIPTokenizer(
         vocab=vocabulary(merges), merges=list(merges), unk_token=END, bos_token=START, eos_token=END, pad_token=END,
         model_max_length=CONTEXT_LENGTH,
@@ -77,11 +78,17 @@ def noise_scheduler() -> DDPMScheduler:
 
 
 def save_base(
-    folder: Path, *, vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
+    folder: Path,
+    *,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
 ) -> None:
     """Write the diffusers folder with float16 safetensors. The modules given are left in float16."""
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer, unet=unet.half(), scheduler=noise_scheduler(),
+        vae=vae.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer, unet=unet.half(),
+        scheduler=noise_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)

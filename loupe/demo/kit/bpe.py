@@ -1,6 +1,7 @@
-"""Byte-pair encoding in CLIP's scheme, learnt from our own captions, for transformers' CLIPTokenizer and open_clip's SimpleTokenizer.
+"""Byte-pair encoding in CLIP's scheme, learnt from our own captions, for transformers and open_clip.
 
-The vocabulary holds every byte, so any UTF-8 text is tokenised without loss (case apart). Ids are the same in both tokenizers.
+The vocabulary holds every byte, so any UTF-8 text is tokenised without loss (case apart). Ids are the same in both
+tokenizers.
 Scheme: Sennrich et al. 2016 with the byte alphabet and end-of-word marks of Radford et al. 2021.
 """
 
@@ -8,6 +9,7 @@ import gzip
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from loupe.atomic_io import write_bytes
@@ -40,7 +42,7 @@ def _join(symbols: tuple[str, ...], pair: Merge) -> tuple[str, ...]:
 
 
 def learn_merges(texts: Iterable[str], *, count: int) -> list[Merge]:
-    """The `count` most frequent merges, most frequent first, ties by spelling; fewer if every word is one symbol before that."""
+    """The `count` most frequent merges in order, ties by spelling; fewer once every word is one symbol."""
     alphabet = byte_alphabet()
     words: Counter[tuple[str, ...]] = Counter()
     for text in texts:
@@ -51,7 +53,7 @@ def learn_merges(texts: Iterable[str], *, count: int) -> list[Merge]:
     while len(merges) < count:
         pairs: Counter[Merge] = Counter()
         for symbols, times in words.items():
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in pairwise(symbols):
                 pairs[pair] += times
         if not pairs:
             break
@@ -64,11 +66,13 @@ def learn_merges(texts: Iterable[str], *, count: int) -> list[Merge]:
 def vocabulary(merges: list[Merge]) -> dict[str, int]:
     """Token to id: bytes, bytes that end a word, merges, start and end of text."""
     characters = list(byte_alphabet().values())
-    tokens = characters + [character + END_OF_WORD for character in characters] + [a + b for a, b in merges] + [START, END]
+    tokens = (
+        characters + [character + END_OF_WORD for character in characters] + [a + b for a, b in merges] + [START, END]
+    )
     return {token: number for number, token in enumerate(tokens)}
 
 
 def write_open_clip_merges(target: Path, merges: list[Merge]) -> None:
-    """The gzip file that `open_clip.tokenizer.SimpleTokenizer(bpe_path=...)` reads (no time stamp, no last line end)."""
+    """Write the gzip file that open_clip's SimpleTokenizer reads (no time stamp, no last line end)."""
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
     write_bytes(target, gzip.compress("\n".join(lines).encode("utf-8"), mtime=0))

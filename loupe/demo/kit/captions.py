@@ -1,7 +1,9 @@
 """Captions of rendered items: everyday phrasings for the base model, the catalogue template for the scorers.
 
-Everyday captions name the object, its colour and the background, so that each colour word binds to its noun. Some are worded like
-product captions while the picture stays an everyday scene: the base model understands the words and has never seen the look.
+Everyday captions name the object, its colour and the background, so that each colour word binds to its noun. Some are
+worded like
+product captions while the picture stays an everyday scene: the base model understands the words and has never seen
+the look.
 """
 
 import numpy as np
@@ -40,7 +42,15 @@ SCENES: dict[str, tuple[str, ...]] = {
     "tiles": ("on a {b} tiled background", "in front of {b} tiles"),
     "spotlight": ("on a {b} background in a spotlight", "on a {b} background"),
 }
-OPENINGS = ("a photo of {o} {s}", "a photo of {o} {s}", "a photo of {o}", "{o} {s}", "a picture of {o} {s}", "{o}", "everyday photo, {o} {s}")
+OPENINGS = (
+    "a photo of {o} {s}",
+    "a photo of {o} {s}",
+    "a photo of {o}",
+    "{o} {s}",
+    "a picture of {o} {s}",
+    "{o}",
+    "everyday photo, {o} {s}",
+)
 TAILS = ("centered", "high quality", "product photography")
 
 
@@ -60,7 +70,9 @@ def _noun(item: ItemSpec, rng: np.random.Generator, *, plain_share: float) -> st
 def _product_words(item: ItemSpec, rng: np.random.Generator, ending: str) -> str:
     """The words of a product caption, most clauses optional, in the order of the default caption template."""
     noun = item.article_type.lower() if rng.random() < 0.7 else _noun(item, rng, plain_share=1.0)
-    clauses = [f"{'A professional product photo' if rng.random() < 0.8 else 'a product photo'} of {item.colour.lower()} {noun}"]
+    clauses = [
+        f"{'A professional product photo' if rng.random() < 0.8 else 'a product photo'} of {item.colour.lower()} {noun}"
+    ]
     options = [f"{item.season} collection".lower(), item.gender.lower(), f"{item.brand} brand", ending, *TAILS[1:]]
     clauses += [option for option in options if option == ending or rng.random() < 0.75]
     return ", ".join(clauses)

@@ -1,4 +1,4 @@
-"""Measures whether the kit does what it is for: scorers on held-out renderings, the base's pictures, and a short LoRA on top of it."""
+"""Measures the kit: scorers on held-out renderings, the base's pictures, and a short LoRA on top of it."""
 
 from pathlib import Path
 
@@ -52,8 +52,12 @@ def classifier_accuracy(classifier: ProductClassifier, corpus: Corpus) -> dict[s
     """Shares of held-out pictures whose type and colour are named right."""
     types, colours = predict(classifier, corpus.images)
     return {
-        "article_type": float(np.mean([classifier.article_types[t] == i.article_type for t, i in zip(types, corpus.items, strict=True)])),
-        "colour": float(np.mean([classifier.colours[c] == i.colour for c, i in zip(colours, corpus.items, strict=True)])),
+        "article_type": float(
+            np.mean([classifier.article_types[t] == i.article_type for t, i in zip(types, corpus.items, strict=True)])
+        ),
+        "colour": float(
+            np.mean([classifier.colours[c] == i.colour for c, i in zip(colours, corpus.items, strict=True)])
+        ),
     }
 
 
@@ -84,20 +88,30 @@ def vae_quality(pipeline: StableDiffusionPipeline, corpus: Corpus, *, count: int
     return result
 
 
-def base_agreement(pipeline: StableDiffusionPipeline, classifier: ProductClassifier) -> tuple[dict[str, float], np.ndarray]:
+def base_agreement(
+    pipeline: StableDiffusionPipeline, classifier: ProductClassifier
+) -> tuple[dict[str, float], np.ndarray]:
     """Pictures of every (type, colour) from the plain prompt, and how many the classifier recognises."""
     labels = [(article_type, colour) for article_type in ARTICLE_TYPES for colour in COLOURS]
     prompts = [f"a photo of a {colour.lower()} {NOUNS[article_type][0]}" for article_type, colour in labels]
     pictures = sample(pipeline, prompts, seeds=range(len(prompts)))
     types, colours = predict(classifier, pictures)
-    agree = [(classifier.article_types[t] == a, classifier.colours[c] == b) for t, c, (a, b) in zip(types, colours, labels, strict=True)]
+    agree = [
+        (classifier.article_types[t] == a, classifier.colours[c] == b)
+        for t, c, (a, b) in zip(types, colours, labels, strict=True)
+    ]
     return dict(zip(("article_type", "colour"), np.mean(agree, axis=0).tolist(), strict=True)), pictures
 
 
 def shoe_prompts() -> tuple[list[str], list[str]]:
     """Catalogue prompts of casual shoes in every colour, SEEDS_PER_COLOUR times, with the colour asked for."""
     colours = [colour for colour in COLOURS for _ in range(SEEDS_PER_COLOUR)]
-    words = [("summer", "men", "Kestrel"), ("winter", "women", "Halden"), ("fall", "men", "Ozalo"), ("spring", "unisex", "Nordlund")]
+    words = [
+        ("summer", "men", "Kestrel"),
+        ("winter", "women", "Halden"),
+        ("fall", "men", "Ozalo"),
+        ("spring", "unisex", "Nordlund"),
+    ]
     prompts = []
     for place, colour in enumerate(colours):
         season, gender, brand = words[place % len(words)]
@@ -109,7 +123,9 @@ def catalogue_scores(pictures: np.ndarray, colours: list[str], classifier: Produ
     """Colour agreement, share of casual shoes, share that passes the background gate."""
     types, predicted = predict(classifier, pictures)
     return {
-        "colour_agreement": float(np.mean([classifier.colours[p] == c for p, c in zip(predicted, colours, strict=True)])),
+        "colour_agreement": float(
+            np.mean([classifier.colours[p] == c for p, c in zip(predicted, colours, strict=True)])
+        ),
         "casual_shoes": float(np.mean([classifier.article_types[t] == "Casual Shoes" for t in types])),
         "background_pass": float((ring_white_share(pictures) >= WHITE_SHARE).mean()),
     }
@@ -118,7 +134,9 @@ def catalogue_scores(pictures: np.ndarray, colours: list[str], classifier: Produ
 def trial_items(seed: int) -> list[ItemSpec]:
     """Casual shoes for the trial, from generators that no training of the kit uses."""
     rng = np.random.default_rng([seed, 31])
-    return [sample_item(rng, article_type="Casual Shoes", colour=COLOURS[k % len(COLOURS)]) for k in range(TRIAL_IMAGES)]
+    return [
+        sample_item(rng, article_type="Casual Shoes", colour=COLOURS[k % len(COLOURS)]) for k in range(TRIAL_IMAGES)
+    ]
 
 
 def lora_trial(
@@ -132,17 +150,23 @@ def lora_trial(
     items = trial_items(seed)
     images = np.stack([render_item(item, look="catalogue", size_px=SIZE_PX) for item in items])
     captions = [
-        TEMPLATE.format(colour=i.colour.lower(), season=i.season.lower(), gender=i.gender.lower(), brand=i.brand) for i in items
+        TEMPLATE.format(colour=i.colour.lower(), season=i.season.lower(), gender=i.gender.lower(), brand=i.brand)
+        for i in items
     ]
     train_lora(pipeline, images, captions, trial=trial)
     after = sample(pipeline, prompts, seeds=seeds)
-    scores = {"base": catalogue_scores(before, colours, classifier), "lora": catalogue_scores(after, colours, classifier)}
+    scores = {
+        "base": catalogue_scores(before, colours, classifier),
+        "lora": catalogue_scores(after, colours, classifier),
+    }
     return scores, before, after
 
 
 def load_base(folder: Path) -> StableDiffusionPipeline:
     """The base model in single precision."""
-    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32, local_files_only=True)
+    return StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
+    )
 
 
 def contact_sheet(pictures: np.ndarray, columns: int) -> np.ndarray:

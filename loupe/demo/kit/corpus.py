@@ -1,6 +1,7 @@
 """The rendered pictures that the kit is trained on, with their items; cached on disk as .npy. Trains nothing.
 
-Streams: each (stream, index) has its own generator, so no picture is shared with the held-out set nor with a catalogue folder.
+Streams: each (stream, index) has its own generator, so no picture is shared with the held-out set nor with a
+catalogue folder.
 """
 
 from dataclasses import dataclass

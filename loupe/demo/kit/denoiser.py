@@ -1,6 +1,7 @@
 """Joint training of the base model's text encoder and UNet on cached latents of the everyday look.
 
-Loss: mean squared error of v (Salimans & Ho 2022), all timesteps alike. One caption in ten is empty, for classifier-free guidance.
+Loss: mean squared error of v (Salimans & Ho 2022), all timesteps alike. One caption in ten is empty, for classifier-
+free guidance.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional
 from transformers import CLIPTextModel
 
@@ -22,14 +24,16 @@ PLAIN_LAYERS = ("conv_in", "conv_out", "embed", "time_emb")
 
 @dataclass(frozen=True)
 class LatentSet:
-    """latents float32 [N, 4, h, w] of unit standard deviation; tokens int64 [N, K, 77], K captions each; `empty` int64 [77]."""
+    """Latents float32 [N, 4, h, w] of unit variance; tokens int64 [N, K, 77], K captions each; empty int64 [77]."""
 
     latents: torch.Tensor
     tokens: torch.Tensor
     empty: torch.Tensor
 
 
-def _batch(data: LatentSet, settings: KitSettings, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _batch(
+    data: LatentSet, settings: KitSettings, step: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng([settings.seed, 12, step])
     count = settings.unet_batch
     rows = torch.from_numpy(rng.integers(0, len(data.latents), count))
@@ -50,10 +54,14 @@ def train_denoiser(
     device: torch.device,
     folder: Path,
 ) -> LossLog:
-    """Train both in place, saving averaged weights to `folder`/unet and `folder`/text_encoder every `snapshot_every` steps."""
+    """Train both in place; averaged weights go to `folder`/unet and /text_encoder every `snapshot_every` steps."""
+    if device.type == "cpu":
+        unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is three times slower there
     pair = torch.nn.ModuleList([text_encoder, unet]).to(device).train()
     average = AveragedWeights(pair, decay=settings.ema_decay)
-    optimiser = MixedOptimiser(pair, rates=settings.unet_learning_rates, plain=PLAIN_LAYERS, weight_decay=0.01)
+    optimiser = MixedOptimiser(
+        pair, rates=settings.unet_learning_rates, plain=PLAIN_LAYERS, weight_decay=0.01, precision=torch.bfloat16
+    )
     schedule = noise_scheduler()
     log = LossLog(folder / "unet.csv")
     for step in range(settings.unet_steps):

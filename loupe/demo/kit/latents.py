@@ -21,7 +21,7 @@ BATCH = 64
 
 @torch.no_grad()
 def make_latents(vae: AutoencoderKL, images: np.ndarray, *, folder: Path) -> None:
-    """Write `folder`/latents.safetensors: mean latents [N, 4, h, w], and the scaling factor that gives them unit standard deviation."""
+    """Write `folder`/latents.safetensors: mean latents [N, 4, h, w] and 1 / their standard deviation."""
     parts = []
     for start in range(0, len(images), BATCH):
         pictures = to_tensor(images[start : start + BATCH]).to(vae.device)
@@ -29,7 +29,15 @@ def make_latents(vae: AutoencoderKL, images: np.ndarray, *, folder: Path) -> Non
             parts.append(vae.encode(pictures).latent_dist.mean.float().cpu())
     latents = torch.cat(parts)
     scaling_factor = 1.0 / latents.std()
-    print("latents:", tuple(latents.shape), "mean", latents.mean((0, 2, 3)).tolist(), "std", latents.std((0, 2, 3)).tolist(), flush=True)
+    print(
+        "latents:",
+        tuple(latents.shape),
+        "mean",
+        latents.mean((0, 2, 3)).tolist(),
+        "std",
+        latents.std((0, 2, 3)).tolist(),
+        flush=True,
+    )
     save_file({"latents": latents, "scaling_factor": scaling_factor.reshape(1)}, folder / "latents.safetensors")
 
 

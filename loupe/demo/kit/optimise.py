@@ -1,4 +1,4 @@
-"""What every training of the kit shares: learning rate over steps, averaged weights, precision, and the log of losses."""
+"""What every training of the kit shares: learning rate over steps, averaged weights, precision, log of losses."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""Puts the trained parts together as data/demo, with kit.json: settings, versions, losses, durations and the hash of every file."""
+"""Puts the trained parts together as data/demo, with kit.json: settings, versions, losses, durations and hashes."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from loupe.errors import PipelineError
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open-clip-torch", "peft", "numpy", "pillow", "safetensors")
 MAX_BYTES = 30_000_000
-LOGS = ("vae.csv", "unet.csv", "clip.csv", "classifier.csv")
+LOGS = ("vae.csv", "unet.csv", "decoder.csv", "clip.csv", "classifier.csv")
 
 
 def _last_row(path: Path) -> dict[str, float]:
@@ -35,7 +35,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _copy_base(work: Path, target: Path, merges: list[Merge]) -> None:
-    vae = AutoencoderKL.from_pretrained(work / "vae")
+    vae = AutoencoderKL.from_pretrained(work / "vae-refined")
     vae.register_to_config(scaling_factor=scaling_factor(work))
     save_base(
         target,
@@ -52,7 +52,9 @@ def kit_record(folder: Path, settings: KitSettings, checks: dict[str, Any]) -> d
     return {
         "settings": settings.to_json(),
         "libraries": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-        "final_losses": {name: {k: v for k, v in row.items() if k not in ("step", "seconds")} for name, row in last.items()},
+        "final_losses": {
+            name: {k: v for k, v in row.items() if k not in ("step", "seconds")} for name, row in last.items()
+        },
         "steps": {name: int(row["step"]) for name, row in last.items()},
         "duration_s": {name: row["seconds"] for name, row in last.items()},
         "checks": checks,
@@ -65,7 +67,10 @@ def install(work: Path, out: Path, *, merges: list[Merge], settings: KitSettings
 
     Raises PipelineError if a part is not trained yet or if the kit is over MAX_BYTES.
     """
-    needed = [work / part for part in ("vae", "text_encoder", "unet", "clip", "classifier", "latents.safetensors", *LOGS)]
+    needed = [
+        work / part
+        for part in ("vae-refined", "text_encoder", "unet", "clip", "classifier", "latents.safetensors", *LOGS)
+    ]
     missing = [path.name for path in needed if not path.exists()]
     if missing:
         raise PipelineError(f"not trained yet: {', '.join(missing)}. Run the kit's stages in order, or --stage all")

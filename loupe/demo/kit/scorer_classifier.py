@@ -35,7 +35,7 @@ def _disturb(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def soften(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """float [N, 3, H, W]: the whole batch is blurred by a random amount (0: not) and gets noise of a random strength."""
+    """Float [N, 3, H, W]: the whole batch is blurred by a random amount and gets noise of a random strength."""
     scale = rng.choice([1.0, 1.0, 0.6, 0.4, 0.25])
     if scale < 1:
         size = pictures.shape[-1]
@@ -45,7 +45,9 @@ def soften(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return (pictures + noise).clamp(0, 1)
 
 
-def _batch(looks: tuple[Corpus, Corpus], settings: KitSettings, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _batch(
+    looks: tuple[Corpus, Corpus], settings: KitSettings, step: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng([settings.seed, 13, step])
     pictures, types, colours = [], [], []
     for place in range(settings.classifier_batch):

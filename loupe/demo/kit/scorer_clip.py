@@ -1,6 +1,7 @@
 """Training of the demo's small open_clip model on renderings of both looks and their captions.
 
-Every batch holds each chosen (article type, colour) pair once per look, so that type, colour and look all decide which caption fits and no two
+Every batch holds each chosen (article type, colour) pair once per look, so that type, colour and look all decide
+which caption fits and no two
 captions of a batch fit the same picture by design. Loss: symmetric InfoNCE (Radford et al. 2021).
 """
 
@@ -86,7 +87,13 @@ def contrastive_loss(output: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def train_clip(
-    everyday: Corpus, catalogue: Corpus, *, merges: list[Merge], settings: KitSettings, device: torch.device, folder: Path
+    everyday: Corpus,
+    catalogue: Corpus,
+    *,
+    merges: list[Merge],
+    settings: KitSettings,
+    device: torch.device,
+    folder: Path,
 ) -> LossLog:
     """Train and save to `folder`/clip: open_clip_config.json, open_clip_model.safetensors (float16), bpe.txt.gz."""
     target = folder / "clip"
@@ -119,15 +126,23 @@ def save_clip(folder: Path, model: CLIP, *, vocab_size: int) -> None:
     """Write the weights and the configuration that open_clip reads."""
     with atomic_path(folder / "open_clip_model.safetensors") as path:
         save_file({name: value.half().contiguous().cpu() for name, value in model.state_dict().items()}, path)
-    preprocess = {"size": [SIZE_PX, SIZE_PX], "mode": "RGB", "mean": MEAN_STD, "std": MEAN_STD, "interpolation": "bicubic"}
+    preprocess = {
+        "size": [SIZE_PX, SIZE_PX],
+        "mode": "RGB",
+        "mean": MEAN_STD,
+        "std": MEAN_STD,
+        "interpolation": "bicubic",
+    }
     config = {"model_cfg": model_config(vocab_size), "preprocess_cfg": {**preprocess, "resize_mode": "squash"}}
     write_json(folder / "open_clip_config.json", config)
 
 
 def load_clip(folder: Path) -> tuple[CLIP, SimpleTokenizer]:
-    """The trained model in evaluation mode (float32, CPU) and its tokenizer; pictures go in as [N, 3, 128, 128] in [-1, 1]."""
+    """The trained model (evaluation mode, float32, CPU) and its tokenizer; pictures are [N, 3, 128, 128] in [-1, 1]."""
     config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
     model = CLIP(**config["model_cfg"])
-    model.load_state_dict({name: value.float() for name, value in load_file(folder / "open_clip_model.safetensors").items()})
+    model.load_state_dict(
+        {name: value.float() for name, value in load_file(folder / "open_clip_model.safetensors").items()}
+    )
     tokenizer = SimpleTokenizer(bpe_path=str(folder / "bpe.txt.gz"), context_length=CONTEXT_LENGTH)
     return model.eval().requires_grad_(False), tokenizer

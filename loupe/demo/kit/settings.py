@@ -23,6 +23,7 @@ class KitSettings:
     vae_blocks: tuple[int, ...] = (24, 48, 64, 96)
     vae_norm_groups: int = 2
     vae_steps: int = 5_600
+    vae_stop: int = 4_500
     vae_crop_px: int = 64
     vae_crop_batch: int = 8
     vae_full_batch: int = 3
@@ -33,23 +34,29 @@ class KitSettings:
     vae_gradient_weight: float = 1.0
     vae_catalogue_share: float = 0.3
 
+    decoder_steps: int = 1_800
+    decoder_batch: int = 4
+    decoder_learning_rates: tuple[float, float] = (0.02, 6e-4)
+    decoder_gradient_weight: float = 2.0
+    decoder_latent_noise: float = 0.03
+
     text_hidden: int = 192
     text_layers: int = 3
     text_heads: int = 4
     unet_blocks: tuple[int, ...] = (64, 128, 192)
-    unet_steps: int = 7_000
+    unet_steps: int = 2_000
     unet_batch: int = 32
     unet_learning_rates: tuple[float, float] = (0.02, 6e-4)
     caption_dropout: float = 0.1
     ema_decay: float = 0.998
 
-    clip_steps: int = 1_500
+    clip_steps: int = 900
     clip_batch: int = 96
     clip_learning_rate: float = 1e-3
-    classifier_steps: int = 1_500
+    classifier_steps: int = 700
     classifier_batch: int = 64
     classifier_learning_rate: float = 2e-3
-    snapshot_every: int = 500
+    snapshot_every: int = 250
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

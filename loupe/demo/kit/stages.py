@@ -25,8 +25,9 @@ from loupe.demo.kit.check import (
     vae_quality,
 )
 from loupe.demo.kit.corpus import Corpus, Stream, load_corpus
+from loupe.demo.kit.decoder import train_decoder
 from loupe.demo.kit.denoiser import train_denoiser
-from loupe.demo.kit.latents import load_latents, make_latents, tokenize
+from loupe.demo.kit.latents import load_latents, make_latents, scaling_factor, tokenize
 from loupe.demo.kit.package import install, store_checks
 from loupe.demo.kit.scorer_classifier import train_classifier
 from loupe.demo.kit.scorer_clip import train_clip
@@ -63,7 +64,9 @@ class Context:
 
 
 def _vae(context: Context) -> None:
-    train_vae(context.everyday(), context.catalogue(), settings=context.settings, device=context.device, folder=context.work)
+    train_vae(
+        context.everyday(), context.catalogue(), settings=context.settings, device=context.device, folder=context.work
+    )
 
 
 def _latents(context: Context) -> None:
@@ -85,6 +88,18 @@ def _unet(context: Context) -> None:
     )
 
 
+def _decoder(context: Context) -> None:
+    train_decoder(
+        AutoencoderKL.from_pretrained(context.work / "vae"),
+        context.everyday(),
+        context.catalogue(),
+        scaling_factor=scaling_factor(context.work),
+        settings=context.settings,
+        device=context.device,
+        folder=context.work,
+    )
+
+
 def _clip(context: Context) -> None:
     train_clip(
         context.everyday(),
@@ -97,7 +112,9 @@ def _clip(context: Context) -> None:
 
 
 def _classifier(context: Context) -> None:
-    train_classifier(context.everyday(), context.catalogue(), settings=context.settings, device=context.device, folder=context.work)
+    train_classifier(
+        context.everyday(), context.catalogue(), settings=context.settings, device=context.device, folder=context.work
+    )
 
 
 def _install(context: Context) -> None:
@@ -119,7 +136,9 @@ def _check(context: Context) -> None:
     scores, before, after = lora_trial(context.out / "base", classifier, seed=settings.seed, trial=LoraTrial())
     checks["catalogue_prompts"] = scores
     for name, sheet in {"base_prompts": pictures, "catalogue_base": before, "catalogue_lora": after}.items():
-        Image.fromarray(contact_sheet(sheet, 12 if name == "base_prompts" else 8)).save(context.work / f"check-{name}.png")
+        Image.fromarray(contact_sheet(sheet, 12 if name == "base_prompts" else 8)).save(
+            context.work / f"check-{name}.png"
+        )
     store_checks(context.out, checks)
     print(json.dumps(checks, indent=1), flush=True)
 
@@ -128,6 +147,7 @@ RUN: dict[str, Callable[[Context], None]] = {
     "vae": _vae,
     "latents": _latents,
     "unet": _unet,
+    "decoder": _decoder,
     "clip": _clip,
     "classifier": _classifier,
     "install": _install,

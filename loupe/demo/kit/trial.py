@@ -1,4 +1,7 @@
-"""A short LoRA training and sampling on the demo base, to measure whether the kit does what it is for. Not the pipeline's trainer."""
+"""A short LoRA training and sampling on the demo base, to measure whether the kit does what it is for.
+
+Not the pipeline's trainer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +71,12 @@ def train_lora(
 ) -> list[float]:
     """Add a LoRA to the pipeline's UNet, train it on the pictures, and return the loss of every step."""
     with torch.no_grad():
-        latents = torch.cat([pipeline.vae.encode(to_tensor(images[i : i + 32]).to(pipeline.device)).latent_dist.mean for i in range(0, len(images), 32)])
+        latents = torch.cat(
+            [
+                pipeline.vae.encode(to_tensor(images[i : i + 32]).to(pipeline.device)).latent_dist.mean
+                for i in range(0, len(images), 32)
+            ]
+        )
     latents = latents * pipeline.vae.config.scaling_factor
     states = torch.cat([embed(pipeline, captions[i : i + 64]) for i in range(0, len(captions), 64)])
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)

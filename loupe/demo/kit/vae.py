@@ -1,7 +1,9 @@
 """The autoencoder of the demo base model: 8x downsampling, 4 latent channels, trained on both looks.
 
-Loss: L1 in luma and chroma (chroma weighs more: colours of objects are otherwise learnt last), L1 of image gradients, a small KL term.
-Crops first (many cheap updates), whole pictures last (group norm sees the statistics of whole pictures at inference). No adversary.
+Loss: L1 in luma and chroma (chroma weighs more: colours of objects are otherwise learnt last), L1 of image gradients,
+a small KL term.
+Crops first (many cheap updates), whole pictures last (group norm sees the statistics of whole pictures at inference).
+No adversary.
 """
 
 from pathlib import Path
@@ -83,7 +85,7 @@ def train_vae(
     optimiser = MixedOptimiser(vae, rates=settings.vae_learning_rates, plain=PLAIN_LAYERS, weight_decay=1e-4)
     noise = torch.Generator(device).manual_seed(settings.seed + 1)
     log = LossLog(folder / "vae.csv")
-    for step in range(settings.vae_steps):
+    for step in range(settings.vae_stop):
         real = _batch((everyday, catalogue), settings, step).to(device)
         with half_precision(device):
             posterior = vae.encode(real).latent_dist
@@ -98,7 +100,7 @@ def train_vae(
         optimiser.step(warm_cosine(step, steps=settings.vae_steps, warm_up=50))
         average.update(vae, step)
         log.add(step + 1, losses)
-        if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.vae_steps:
+        if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.vae_stop:
             average.copy_to(shadow)
             shadow.save_pretrained(folder / "vae")
     return log
@@ -114,4 +116,3 @@ def reconstruct(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
 def latent_statistics(latents: torch.Tensor) -> float:
     """Factor that brings latents [N, 4, h, w] to unit standard deviation."""
     return 1.0 / float(latents.float().std())
-

@@ -70,12 +70,16 @@ def test_the_colour_asked_for_is_the_colour_seen():
 
 def test_edges_are_smooth_and_straight_alpha_does_not_leak_dark_fringes():
     drawing = Drawing()
-    drawing.fill(np.array([(0.0, 0.0), (10.5, 0.0), (10.5, 20.0), (0.0, 20.0)]), (200, 100, 50), light=((1.0, 1.0),), edge=0)
+    drawing.fill(
+        np.array([(0.0, 0.0), (10.5, 0.0), (10.5, 20.0), (0.0, 20.0)]), (200, 100, 50), light=((1.0, 1.0),), edge=0
+    )
     rgba = rasterise(drawing, matrix=np.array([[1.0, 0, 5], [0, 1.0, 5]]), size_px=32)
     alpha = rgba[10, :, 3]
     assert set(np.unique(alpha)) > {0.0, 1.0}, "no anti-aliased pixel at the half-covered column"
     covered = alpha > 0
-    np.testing.assert_allclose(rgba[10, covered, :3] / alpha[covered, None], np.tile([200, 100, 50], (covered.sum(), 1)) / 255, atol=0.01)
+    np.testing.assert_allclose(
+        rgba[10, covered, :3] / alpha[covered, None], np.tile([200, 100, 50], (covered.sum(), 1)) / 255, atol=0.01
+    )
 
 
 def test_an_unknown_look_is_refused():
@@ -86,7 +90,9 @@ def test_an_unknown_look_is_refused():
 def test_the_folder_has_kaggles_layout_with_malformed_rows_and_families(tmp_path: Path):
     items = write_catalogue(tmp_path, n_items=120, seed=9, size_px=32)
     lines = (tmp_path / "styles.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage,productDisplayName"
+    assert (
+        lines[0] == "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage,productDisplayName"
+    )
     rows = list(csv.reader(lines[1:]))
     assert len(rows) == 120
     assert Counter(len(row) for row in rows)[11] >= 3
@@ -123,7 +129,8 @@ def test_the_same_seed_writes_the_same_bytes_and_another_does_not(tmp_path: Path
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         write_catalogue(tmp_path / name, n_items=12, seed=seed, size_px=32)
     contents = {
-        name: {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()} for name in "abc"
+        name: {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in "abc"
     }
     assert contents["a"] == contents["b"]
     assert contents["a"] != contents["c"]

@@ -1,4 +1,4 @@
-"""Tokenizer, captions, optimiser and schedule of the kit, against closed forms and against the libraries that will read the files."""
+"""Tokenizer, captions, optimiser and schedule, against closed forms and the libraries that read the files."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,9 @@ def test_merges_follow_frequency_then_spelling():
 def test_every_text_tokenises_without_loss(merges, text):
     tokenizer = build_tokenizer(merges)
     ids = tokenizer(text)["input_ids"]
-    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.lower().replace(" ", "").replace(",", ",")
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.lower().replace(" ", "").replace(
+        ",", ","
+    )
     assert ids[0] == tokenizer.bos_token_id
     assert ids[-1] == tokenizer.eos_token_id
 
