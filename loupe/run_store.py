@@ -51,6 +51,10 @@ class Score:
     value: float
     lo: float | None
     hi: float | None
+    diff_base: float | None
+    """Paired difference to the base model, with its interval; None for the base itself."""
+    diff_base_lo: float | None
+    diff_base_hi: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,11 @@ class StepScores:
     """All scores of one checkpoint (step 0: the base model); a score that could not be computed is absent."""
 
     step: int
-    n_samples: int | None
-    """Valid pictures of this step; None when their manifest is not there."""
+    n_images: int | None
+    n_used: int | None
+    """Valid pictures, i.e. those that the scores are of."""
+    n_real: int | None
+    invalid_count: int | None
     scores: dict[str, Score]
 
 
@@ -73,7 +80,6 @@ class MetricColumn:
     real: float | None
     """The same score of the real validation images."""
     target: float | None
-    n_real: int | None
 
 
 class RunStore:
@@ -143,7 +149,7 @@ class RunStore:
         """Return metrics/checkpoints.csv, ascending by step, of the metrics that loupe/metric_specs.py knows."""
         rows = self.files.table(self.paths.metrics / "checkpoints.csv", required=("step",), made_by="evaluate") or ()
         by_step = {int(row["step"]): row for row in rows}
-        return tuple(StepScores(step, self._n_valid(step), _scores(row)) for step, row in sorted(by_step.items()))
+        return tuple(_step_scores(row) for _, row in sorted(by_step.items()))
 
     def metrics(self) -> tuple[MetricColumn, ...]:
         """Return the metrics that this run has scores of, in the order of loupe/metric_specs.py."""
@@ -244,12 +250,6 @@ class RunStore:
             yield root / "data" / folder
             yield root / "data" / folder / "manifest.json"
 
-    def _n_valid(self, step: int) -> int | None:
-        manifest = self.samples_manifest()
-        if manifest is None:
-            return None
-        return sum(s.step == step and s.file is not None and s.invalid_reason is None for s in manifest.samples)
-
     def _caption_prompt(self, prompt_id: str) -> PromptRecord:
         split, _, image_id = prompt_id.partition("_")
         path = self.paths.dataset / split / "captions.jsonl"
@@ -258,18 +258,25 @@ class RunStore:
         return PromptRecord(prompt_id=prompt_id, text=text, colour=None)
 
 
-def _scores(row: Cells) -> dict[str, Score]:
+def _step_scores(row: Cells) -> StepScores:
     numbers = {name: value for name, value in row.items() if isinstance(value, float)}
-    return {
-        key: Score(numbers[key], numbers.get(f"{key}_lo"), numbers.get(f"{key}_hi"))
-        for key in metric_specs()
-        if key in numbers
-    }
+    counts = {name: _whole(numbers.get(name)) for name in ("n_images", "n_used", "n_real", "invalid_count")}
+    scores = {key: _score(numbers, key) for key in metric_specs() if key in numbers}
+    return StepScores(step=int(numbers["step"]), **counts, scores=scores)
+
+
+def _score(numbers: dict[str, float], key: str) -> Score:
+    around = [numbers.get(f"{key}{end}") for end in ("_lo", "_hi", "_diff_base", "_diff_base_lo", "_diff_base_hi")]
+    return Score(numbers[key], *around)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricColumn:
     if evaluation is None:
-        return MetricColumn(spec, extractor=None, null=None, real=None, target=None, n_real=None)
+        return MetricColumn(spec, extractor=None, null=None, real=None, target=None)
     extractor = next((e for e in evaluation.extractors if e.role == spec.extractor), None)
     return MetricColumn(
         spec,
@@ -277,5 +284,4 @@ def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricCo
         null=evaluation.nulls.get(spec.key),
         real=evaluation.real_scores.get(spec.key),
         target=evaluation.targets.get(spec.key),
-        n_real=evaluation.n_real,
     )
