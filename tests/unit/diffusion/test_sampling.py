@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from loupe.diffusion.adapter import adapter_parameters, add_adapter
 from loupe.diffusion.base_model import (
     load_noise_scheduler,
     load_text_encoder,
@@ -278,6 +279,21 @@ def test_pictures_agree_with_the_stock_pipeline(tiny, tiny_base_model):
         ).images[0]
         drawn = _draw(tiny, [request], settings=settings)[0].pixels
         assert np.abs(drawn - 255 * expected).max() < 0.51  # rounding to a level, and the last bits of other kernels
+
+
+def test_a_base_in_bfloat16_takes_a_float32_adapter_and_draws_nearly_the_same(tiny, tiny_base_model):
+    """What a GPU does, with the CPU in its place: dtypes must meet without an error and without losing the adapter."""
+    model, embeddings = tiny
+    pictures = {}
+    for dtype_name in ("float32", "bfloat16"):
+        policy = DevicePolicy("cpu", dtype_name, "for a test")
+        unet = load_unet(tiny_base_model, device="cpu", dtype=policy.dtype)
+        add_adapter(unet, rank=2, alpha=4, target_modules=["to_q"], generator=torch.Generator().manual_seed(0))
+        assert {weight.dtype for weight in adapter_parameters(unet).values()} == {torch.float32}
+        changed = DrawingModel(unet, model.vae, model.noise_scheduler, policy)
+        pictures[dtype_name] = _draw((changed, embeddings), _requests(1))[0].pixels.astype(int)
+    difference = np.abs(pictures["float32"] - pictures["bfloat16"])
+    assert 0 < difference.mean() < 3
 
 
 def test_pixels_are_clamped_and_rounded_not_cut():
