@@ -83,7 +83,8 @@ def _point(row: StepScores, key: str, factor: int, selection: Selection | None) 
 def _steps_axis(rows: Sequence[StepScores]) -> alt.X:
     steps = [row.step for row in rows]
     ticks = steps if len(steps) <= 8 else alt.Undefined
-    return alt.X("step:Q", title="step (0: base model)", axis=alt.Axis(values=ticks, grid=False))
+    scale = alt.Scale(domain=[steps[0], steps[-1]], nice=False)
+    return alt.X("step:Q", title="step (0: base model)", scale=scale, axis=alt.Axis(values=ticks, grid=False))
 
 
 def _references(column: MetricColumn, factor: int) -> list[alt.Chart]:

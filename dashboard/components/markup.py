@@ -11,6 +11,7 @@ from loupe.run_samples import SampleView
 from loupe.run_state import Progress, RunState
 
 _GLYPHS = {"done": "✓", "missing": "○", "running": "▶", "stale": "↻", "corrupt": "!"}
+_STATUS = {"done": "", "missing": " to come", "running": " running", "stale": " stale", "corrupt": " corrupt"}
 _TILES = {"waiting": "Not drawn yet", "missing": "Missing", "corrupt": "Corrupt", "invalid": "Invalid"}
 
 
@@ -19,7 +20,7 @@ def stage_rail(state: RunState) -> str:
     items = "".join(
         f'<li class="{stage.status}" title="{escape(stage.detail, quote=True)}">'
         f'<span class="glyph">{_GLYPHS[stage.status]}</span>{stage.name}'
-        f'<span class="status"> {"" if stage.status == "done" else stage.status}</span></li>'
+        f"{_STATUS[stage.status]}</li>"
         for stage in state.stages
     )
     return f'<ol class="lp-rail">{items}</ol>'

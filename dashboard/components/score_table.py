@@ -49,7 +49,7 @@ def _row(
     cells = "".join(
         f"<td>{_cell(row.scores.get(column.spec.key), column, reasons[column.spec.key])}</td>" for column in metrics
     )
-    count = f"{row.n_used} <small>of {row.n_images}</small>" if row.n_images is not None else "–"
+    count = f'{row.n_used} <small class="of">of {row.n_images}</small>' if row.n_images is not None else "–"
     return (
         f'<tr class="{"chosen" if chosen else ""}"><th scope="row">{step_label(row.step)}{chip}{gate}</th>'
         f"{cells}<td>{count}</td></tr>"

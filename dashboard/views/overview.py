@@ -117,7 +117,7 @@ def _score_notes(evaluation: EvaluationManifest | None) -> str:
         notes.append(f"Measured by {' and '.join(named)}, against {evaluation.n_real} real validation photos.")
         if any(extractor.kind == "domain_trained" for extractor in evaluation.extractors):
             notes.append(DEMO_NOTE)
-        notes += [f"{finding}." for finding in evaluation.findings]
+        notes += [f"Note: {finding}." for finding in evaluation.findings]
     return f'<p class="lp-note">{" ".join(escape(note) for note in notes)}</p>'
 
 
