@@ -6,7 +6,7 @@ export PYTHONPATH := $(CURDIR)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro dashboard test lint demo-kit lock clean
+.PHONY: help setup check repro dashboard test lint demo-kit lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,10 +22,14 @@ help:  ## List the targets
 setup: .venv/.ready  ## Make .venv and install the pinned packages (every other target does this when it must)
 
 repro: setup  ## Rebuild everything: prepare, train, generate, measure, select (dvc repro)
+	@python -m loupe.cli check
 	@dvc repro
 
 dashboard: setup  ## Serve the review at http://127.0.0.1:8501 (PORT=... for another port)
 	@streamlit run dashboard/server.py --server.address 127.0.0.1 --server.port $(PORT)
+
+check: setup  ## Say in seconds whether parameters, data, base model, prompts and scorers are in order
+	@python -m loupe.cli check
 
 lint: setup
 	@ruff check . && ruff format --check . && vulture

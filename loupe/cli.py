@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         params = load_params(options.params)
-        options.command(params, ProjectPaths(options.params.resolve().parent), options)
+        options.command(params, ProjectPaths(Path.cwd()), options)
 
     exit_on_user_error(command)
 
@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    check = commands.add_parser("check", help="say whether parameters, base model, data and prompts are in order")
+    check = commands.add_parser(
+        "check", help="say whether parameters, data, base model, prompts and scorers are in order"
+    )
     check.set_defaults(command=_check)
 
     generate = commands.add_parser("generate", help="draw a prompt with chosen checkpoints")
@@ -62,10 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
     from loupe.diffusion.base_model import load_tokenizer, resolve_base_model
-    from loupe.diffusion.device import choose_device
+    from loupe.diffusion.device import choose_device, device_identity
     from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
+    from loupe.metrics.extractors import Machine, resolve_extractors
 
     problems = []
+    policy = choose_device()
     data = paths.root / Path(params.data.root).expanduser()
     if not data.is_dir():
         problems.append(f"data.root: there is no folder {data}")
@@ -75,6 +79,13 @@ def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> 
         check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
     except PipelineError as error:
         problems.append(str(error))
+    evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
+    try:
+        scorers = resolve_extractors(
+            inception=evaluate.inception, clip=evaluate.clip, demo_folder=paths.demo, machine=machine
+        ).infos
+    except PipelineError as error:
+        problems.append(str(error))
     if problems:
         raise PipelineError(problems_message(str(options.params), problems))
     steps = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
@@ -82,7 +93,8 @@ def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> 
     n_pictures = n_prompts * params.generate.seeds_per_prompt
     print(f"base model   {params.model.base}, whole, in {base}")
     print(f"data         {params.data.source} from {data}")
-    print(f"device       {choose_device().reason}")
+    print(f"device       {policy.reason}")
+    print(f"scorers      {', '.join(info.name for info in scorers)}")
     print(f"checkpoints  {', '.join(map(str, steps))}")
     print(
         f"pictures     {n_pictures} for the base model and for each checkpoint, {n_pictures * (len(steps) + 1)} in all"
