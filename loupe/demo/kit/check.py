@@ -20,7 +20,7 @@ LOOKS = ("everyday", "catalogue")
 RING = 0.06
 WHITE, WHITE_SHARE = 240, 0.99
 TRIAL_IMAGES = 300
-SEEDS_PER_COLOUR = 8
+SEEDS_PER_COLOUR = 4
 TEMPLATE = (
     "A professional product photo of {colour} casual shoes, {season} collection, {gender}, {brand} brand, "
     "centered on white background, high quality, product photography"

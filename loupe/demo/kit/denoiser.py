@@ -64,7 +64,7 @@ def train_denoiser(
     )
     schedule = noise_scheduler()
     log = LossLog(folder / "unet.csv")
-    for step in range(settings.unet_steps):
+    for step in range(settings.unet_stop):
         latents, tokens, timesteps, noise = (part.to(device) for part in _batch(data, settings, step))
         noisy = schedule.add_noise(latents, noise, timesteps)
         target = schedule.get_velocity(latents, noise, timesteps)
@@ -77,7 +77,7 @@ def train_denoiser(
         optimiser.step(warm_cosine(step, steps=settings.unet_steps, warm_up=100))
         average.update(pair, step)
         log.add(step + 1, {"v_mse": loss})
-        if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.unet_steps:
+        if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.unet_stop:
             _snapshot(pair, average, folder)
     return log
 

@@ -20,7 +20,9 @@ from loupe.errors import PipelineError
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open-clip-torch", "peft", "numpy", "pillow", "safetensors")
 MAX_BYTES = 30_000_000
-LOGS = ("vae.csv", "unet.csv", "decoder.csv", "clip.csv", "classifier.csv")
+LOGS = ("vae.csv", "unet.csv", "clip.csv", "classifier.csv")
+DECODER_LOG = "decoder.csv"
+"""Only there if the optional stage that refines the decoder was run."""
 
 
 def _last_row(path: Path) -> dict[str, float]:
@@ -35,7 +37,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _copy_base(work: Path, target: Path, merges: list[Merge]) -> None:
-    vae = AutoencoderKL.from_pretrained(work / "vae-refined")
+    vae = AutoencoderKL.from_pretrained(work / ("vae-refined" if (work / DECODER_LOG).exists() else "vae"))
     vae.register_to_config(scaling_factor=scaling_factor(work))
     save_base(
         target,
@@ -48,7 +50,7 @@ def _copy_base(work: Path, target: Path, merges: list[Merge]) -> None:
 
 def kit_record(folder: Path, settings: KitSettings, checks: dict[str, Any]) -> dict[str, Any]:
     """The contents of kit.json for a finished folder."""
-    last = {name.removesuffix(".csv"): _last_row(folder / "training" / name) for name in LOGS}
+    last = {path.stem: _last_row(path) for path in sorted((folder / "training").glob("*.csv"))}
     return {
         "settings": settings.to_json(),
         "libraries": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
@@ -68,8 +70,7 @@ def install(work: Path, out: Path, *, merges: list[Merge], settings: KitSettings
     Raises PipelineError if a part is not trained yet or if the kit is over MAX_BYTES.
     """
     needed = [
-        work / part
-        for part in ("vae-refined", "text_encoder", "unet", "clip", "classifier", "latents.safetensors", *LOGS)
+        work / part for part in ("vae", "text_encoder", "unet", "clip", "classifier", "latents.safetensors", *LOGS)
     ]
     missing = [path.name for path in needed if not path.exists()]
     if missing:
@@ -80,8 +81,9 @@ def install(work: Path, out: Path, *, merges: list[Merge], settings: KitSettings
     for part in ("clip", "classifier"):
         shutil.copytree(work / part, fresh / part)
     (fresh / "training").mkdir()
-    for name in LOGS:
-        shutil.copyfile(work / name, fresh / "training" / name)
+    for name in (*LOGS, DECODER_LOG):
+        if (work / name).exists():
+            shutil.copyfile(work / name, fresh / "training" / name)
     size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
     if size > MAX_BYTES:
         raise PipelineError(f"the kit has {size:,} bytes, at most {MAX_BYTES:,} are allowed: make the networks smaller")

@@ -34,7 +34,7 @@ class KitSettings:
     vae_gradient_weight: float = 1.0
     vae_catalogue_share: float = 0.3
 
-    decoder_steps: int = 1_800
+    decoder_steps: int = 700
     decoder_batch: int = 4
     decoder_learning_rates: tuple[float, float] = (0.02, 6e-4)
     decoder_gradient_weight: float = 2.0
@@ -45,12 +45,13 @@ class KitSettings:
     text_heads: int = 4
     unet_blocks: tuple[int, ...] = (64, 128, 192)
     unet_steps: int = 2_000
+    unet_stop: int = 1_750
     unet_batch: int = 32
     unet_learning_rates: tuple[float, float] = (0.02, 6e-4)
     caption_dropout: float = 0.1
     ema_decay: float = 0.998
 
-    clip_steps: int = 900
+    clip_steps: int = 450
     clip_batch: int = 96
     clip_learning_rate: float = 1e-3
     classifier_steps: int = 700

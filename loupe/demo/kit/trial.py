@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
 from torch.nn import functional
 
@@ -81,6 +82,8 @@ def train_lora(
     states = torch.cat([embed(pipeline, captions[i : i + 64]) for i in range(0, len(captions), 64)])
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     unet = pipeline.unet.requires_grad_(False)
+    if unet.device.type == "cpu":
+        unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is three times slower there
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trial.seed)
         unet.add_adapter(LoraConfig(r=trial.rank, lora_alpha=trial.alpha, target_modules=TARGET_MODULES))
