@@ -196,7 +196,7 @@ class EvaluateParams(_Section):
     batch_size: PositiveInt
     """Images per forward pass of an extractor."""
     null_draws: int = Field(ge=2)
-    """Random halves of the real images that the real-against-real null is drawn from."""
+    """Random subsets of the train photos, each scored against val: the real-against-real null."""
     bootstrap_draws: int = Field(ge=100)
     """Resamples of the prompts for every interval."""
     targets: TargetParams

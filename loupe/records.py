@@ -221,7 +221,9 @@ class Null(_Record):
     hi: float
     """2.5th and 97.5th percentile over the draws."""
     n_a: int
+    """Real train photos in each draw; fewer than the pictures of a checkpoint where there are not enough."""
     n_b: int
+    """Real photos that they are compared with; 0 where the score compares with nothing (Inception Score)."""
     n_draws: int
 
 

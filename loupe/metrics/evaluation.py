@@ -54,8 +54,14 @@ class Evaluated:
     def findings(self) -> tuple[str, ...]:
         """What a reader of the scores should know."""
         cut = [f"the text tower reads only the beginning of: {text}" for text in self.measured.long_texts]
+        uneven = [
+            f"{step_name(s.step)} has {s.n_used} valid pictures of {self.n_images}: scores of a whole set depend on "
+            "their number, so read its difference to base, which is taken over the same pictures"
+            for s in self.scores
+            if 0 < s.n_used < self.n_images
+        ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
-        return (*cut, *few)
+        return (*cut, *uneven, *few)
 
 
 def evaluate_samples(

@@ -213,6 +213,8 @@ def test_invalid_pictures_are_counted_excluded_and_fail_the_gate(evaluated: Run)
     evaluated.stage(select)
     base, last = evaluated.table("checkpoints.csv")
     assert (base["n_used"], last["n_used"], last["invalid_count"]) == ("6", "4", "2")
+    (finding,) = evaluated.evaluation().findings
+    assert finding.startswith("step-000010 has 4 valid pictures of 6")
     assert last["fd_demo"]
     invalid = [row for row in evaluated.table("per_image.csv") if row["invalid_reason"]]
     assert [(row["step"], row["prompt_id"], row["clip"]) for row in invalid] == [("10", "p0", "")] * 2
