@@ -14,5 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dashboard.components.curves  # noqa: F401 - loads Altair now, so that the first visitor does not wait for it
 from dashboard.image_route import PICTURE_ROUTES
+from dashboard.page_errors import tell_reviewer
 
-app = st.App("review.py", routes=PICTURE_ROUTES)
+app = st.App("review.py", routes=PICTURE_ROUTES, on_script_error=tell_reviewer)

@@ -218,3 +218,14 @@ def test_large_pictures_start_small_as_previews_that_link_to_the_original(
     whole = html_of(open_page(monkeypatch, tmp_path, "compare", zoom="1×"))
     assert 'width="512"' in whole
     assert "/preview/" not in whole
+
+
+def test_a_bug_is_told_in_one_sentence_without_traceback_or_message() -> None:
+    def page_with_a_bug() -> None:
+        from dashboard.page_errors import tell_reviewer
+
+        tell_reviewer(ValueError("/home/someone/secret"))
+
+    app = AppTest.from_function(page_with_a_bug, default_timeout=60).run()
+    assert "ValueError" in app.error[0].value
+    assert "secret" not in app.error[0].value

@@ -79,6 +79,7 @@ def test_pages_are_quiet_and_ask_nobody_else(page: Any, address: str) -> None:
     page.wait_for_selector("h1:has-text('Ship step 300')")
     page.wait_for_selector(".stVegaLiteChart canvas, .stVegaLiteChart svg")
     first_picture_loads(page)
+    page.wait_for_selector("h2:has-text('Final result on the test split')")
     open_compare(page, address)
     first_picture_loads(page)
     assert complaints == []
