@@ -27,7 +27,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
     from loupe.diffusion import latent_files
     from loupe.diffusion.base_model import base_model_info, resolve_base_model
-    from loupe.diffusion.device import choose_device, make_repeatable
+    from loupe.diffusion.device import choose_device, device_identity, make_repeatable
     from loupe.diffusion.latents import ENCODE_DTYPE, encode_keys
 
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
@@ -38,10 +38,12 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     policy = choose_device()
     make_repeatable(policy)
-    keys = encode_keys(base_sha256=info.sha256, device=policy.device, resolution_px=dataset.resolution_px)
+    machine = device_identity(policy)
+    keys = encode_keys(base_sha256=info.sha256, machine=machine, resolution_px=dataset.resolution_px)
     rows = latent_files.distinct_captions(splits)
-    n_new = _encode_images([r for records in splits.values() for r in records], base, paths.dataset, keys, store)
-    n_new += _encode_captions(list(rows), base, keys, store)
+    images = [record for records in splits.values() for record in records]
+    n_new = _encode_images(images, base, policy.device, dataset=paths.dataset, keys=keys, store=store)
+    n_new += _encode_captions(list(rows), base, policy.device, keys=keys, store=store)
 
     folder = empty_folder(paths.latents)
     files = {latent_files.TEXT_FILE: latent_files.write_text(folder, rows, keys=keys, store=store)}
@@ -81,7 +83,7 @@ def _say_resolution(info: BaseModelInfo, resolution_px: int) -> None:
 
 
 def _encode_images(
-    records: Sequence[CaptionRecord], base: Path, dataset: Path, keys: EncodeKeys, store: WorkStore
+    records: Sequence[CaptionRecord], base: Path, device: str, *, dataset: Path, keys: EncodeKeys, store: WorkStore
 ) -> int:
     import torch
 
@@ -90,14 +92,14 @@ def _encode_images(
 
     new = new_images(records, keys=keys, store=store)
     if new:
-        vae = load_vae(base, device=keys.device, dtype=torch.float32)
+        vae = load_vae(base, device=device, dtype=torch.float32)
         done = encode_images(new, vae=vae, dataset=dataset, keys=keys, store=store)
         for _ in track(done, total=len(new), what="encode images"):
             pass
     return len(new)
 
 
-def _encode_captions(captions: Sequence[str], base: Path, keys: EncodeKeys, store: WorkStore) -> int:
+def _encode_captions(captions: Sequence[str], base: Path, device: str, *, keys: EncodeKeys, store: WorkStore) -> int:
     import torch
 
     from loupe.diffusion.base_model import load_text_encoder, load_tokenizer
@@ -105,7 +107,7 @@ def _encode_captions(captions: Sequence[str], base: Path, keys: EncodeKeys, stor
 
     new = new_captions(captions, keys=keys, store=store)
     if new:
-        text_encoder = load_text_encoder(base, device=keys.device, dtype=torch.float32)
+        text_encoder = load_text_encoder(base, device=device, dtype=torch.float32)
         tokenizer = load_tokenizer(base)
         done = encode_captions(new, tokenizer=tokenizer, text_encoder=text_encoder, keys=keys, store=store)
         for _ in track(done, total=len(new), what="encode captions", unit="caption"):

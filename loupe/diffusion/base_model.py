@@ -118,6 +118,10 @@ def _shape_problems(folder: Path) -> list[str]:
             f"{vae.get('_class_name')}. Stable Diffusion 1.x and 2.x, and models fine-tuned from them, have those"
         )
         return problems
+    lacking = [name for name in ("in_channels", "cross_attention_dim", "sample_size") if name not in unet]
+    lacking += [name for name in ("latent_channels", "block_out_channels") if name not in vae]
+    if lacking:
+        return [f"unet/config.json or vae/config.json does not say {', '.join(lacking)}"]
     if unet.get("addition_embed_type"):
         problems.append("this UNet wants size or pooled-text conditioning as SDXL has it, which is not supported")
     if unet["in_channels"] != vae["latent_channels"]:

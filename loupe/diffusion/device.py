@@ -109,7 +109,7 @@ def make_repeatable(policy: DevicePolicy) -> None:
 
 
 def device_identity(policy: DevicePolicy) -> str:
-    """Return what of this machine can change the last bits of a result, e.g. 'cpu AVX512, 2 threads'.
+    """Return what of this machine can change the last bits of a result, e.g. 'cpu AVX512, threads: 2'.
 
     Sums are split over the threads, so another thread count rounds otherwise (OMP_NUM_THREADS sets it).
     """
@@ -118,5 +118,5 @@ def device_identity(policy: DevicePolicy) -> str:
     if policy.device == "cuda":
         return f"cuda {torch.cuda.get_device_name()}"
     if policy.device == "cpu":
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()}"
     return policy.device

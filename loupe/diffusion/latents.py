@@ -36,7 +36,7 @@ class EncodeKeys:
     """The part of every key that all images and captions share; encoding is float32 on every device."""
 
     base_sha256: str
-    device: str
+    machine: str
     resolution_px: int
     versions: dict[str, str]
     source: str
@@ -59,19 +59,19 @@ class EncodeKeys:
     def _shared(self) -> dict[str, object]:
         return {
             "base": self.base_sha256,
-            "device": self.device,
+            "machine": self.machine,
             "dtype": ENCODE_DTYPE,
             "versions": self.versions,
             "source": self.source,
         }
 
 
-def encode_keys(*, base_sha256: str, device: str, resolution_px: int) -> EncodeKeys:
-    """Return the keys of this base model on this device with the installed libraries and the present code."""
+def encode_keys(*, base_sha256: str, machine: str, resolution_px: int) -> EncodeKeys:
+    """Return the keys of this base model on this machine (device_identity) with the present libraries and code."""
     here = Path(__file__)
     return EncodeKeys(
         base_sha256=base_sha256,
-        device=device,
+        machine=machine,
         resolution_px=resolution_px,
         versions=library_versions("torch", "diffusers", "transformers", "pillow"),
         source=source_fingerprint(here, here.with_name("text.py")),
@@ -79,8 +79,9 @@ def encode_keys(*, base_sha256: str, device: str, resolution_px: int) -> EncodeK
 
 
 def new_images(records: Sequence[CaptionRecord], *, keys: EncodeKeys, store: WorkStore) -> list[CaptionRecord]:
-    """Return the records whose posterior is not stored yet."""
-    return [r for r in records if store.get(POSTERIOR_KIND, keys.posterior(r.sha256), STORED_SUFFIX) is None]
+    """Return the records whose posterior is not stored yet; of several with the same picture, one."""
+    one_each = {record.sha256: record for record in records}.values()
+    return [r for r in one_each if store.get(POSTERIOR_KIND, keys.posterior(r.sha256), STORED_SUFFIX) is None]
 
 
 def new_captions(captions: Iterable[str], *, keys: EncodeKeys, store: WorkStore) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ KIND = "train"
 _SUFFIX = ".safetensors"
 _INTERIM_SUFFIX = ".interim.safetensors"
 _PARTS_SUFFIX = ".json"
+_HASH = re.compile(r"[0-9a-f]{64}")
 _TENSOR_GROUPS = ("adapter", "exp_avg", "exp_avg_sq")
 
 
@@ -46,6 +48,8 @@ class TrainStore:
     def lock(self) -> Iterator[None]:
         """Hold this run alone; a second trainer of the same run waits, then finds everything stored."""
         with self.store.lock(KIND, self.key):
+            for left_by_a_kill in self.store.path(KIND, self.key).parent.glob(f".{self.key}*"):
+                left_by_a_kill.unlink()
             yield
 
     def usable_steps(self) -> list[int]:
@@ -98,8 +102,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             lines += _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            lines.append(f"{prefix}{name}: {old} -> {new}")
+            lines.append(f"{prefix}{name}: {_short(old)} -> {_short(new)}")
     return lines
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if _HASH.fullmatch(text) else text
 
 
 def _to_bytes(state: TrainingState) -> bytes:

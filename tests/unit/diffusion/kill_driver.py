@@ -33,8 +33,9 @@ def main(undisturbed: Path, disturbed: Path, kills: list[list[str]]) -> dict:
 
 
 def _import_libraries() -> None:
-    import diffusers  # noqa: F401
-    import peft  # noqa: F401
+    """Import before forking what the stage imports when it needs it."""
+    from diffusers import DDPMScheduler, UNet2DConditionModel  # noqa: F401
+    from peft.tuners.lora import LoraLayer  # noqa: F401
 
 
 def _run(root: Path, kill_at: str | None) -> int:

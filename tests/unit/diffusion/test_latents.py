@@ -116,7 +116,7 @@ def test_an_image_that_has_changed_is_refused(project):
 
 def test_posteriors_that_are_not_finite_name_every_image_and_are_not_stored(project, tiny_base_model):
     records = records_of(project, "train")
-    keys = latents.encode_keys(base_sha256="b", device="cpu", resolution_px=64)
+    keys = latents.encode_keys(base_sha256="b", machine="cpu", resolution_px=64)
     store = WorkStore(project.work)
     vae = load_vae(tiny_base_model, device="cpu", dtype=torch.float32)
     vae.quant_conv.bias[0] = math.nan

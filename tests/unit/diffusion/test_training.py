@@ -205,25 +205,43 @@ def test_the_smoothed_loss_starts_at_the_first_and_forgets():
 def test_it_learns_captions_and_a_swap_of_captions_hurts(tiny_base_model):
     """Overfit four images with four captions: the loss on fixed noise falls far below the base's, and rises on a swap.
 
-    A random base model is a poor start, so more layers than attention get an adapter.
+    A random base model is a poor start, so more layers than attention get an adapter; with v-prediction the target at
+    high noise is the clean image, which the caption alone can tell.
     """
     examples = tiny_examples(4)
     layers = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_in", "conv_out", "proj_in", "proj_out")
-    options = {"rank": 8, "target_modules": layers, "caption_dropout": 0.0, "learning_rate": 1e-2}
+    options = {"rank": 8, "target_modules": layers, "caption_dropout": 0.0, "prediction_type": "v_prediction"}
     trainer = tiny_trainer(tiny_base_model, examples=examples, batch_size=8, **options)
     before = fixed_loss(trainer, examples)
 
-    train(trainer, 120)
+    train(trainer, 60)
 
     swapped = dataclasses.replace(examples, caption_index=examples.caption_index.roll(1))
     after = fixed_loss(trainer, examples)
-    assert after < 0.3 * before
-    assert fixed_loss(trainer, swapped) > 1.08 * after
+    assert after < 0.5 * before
+    assert fixed_loss(trainer, swapped) > max(before, 3 * after)
 
 
 def fixed_loss(trainer, examples):
-    settings = tiny_settings(seed=99, batch_size=64, caption_dropout=0.0)
+    """Mean loss on fixed, high noise."""
+    settings = tiny_settings(seed=99, batch_size=128, caption_dropout=0.0)
     batch = make_batch(examples, 0, schedule=trainer.schedule, settings=settings)
+    is_high = batch.timesteps > 700
     with torch.no_grad():
         predicted = trainer.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-    return float((predicted - batch.target).square().mean())
+    return float((predicted - batch.target)[is_high].square().mean())
+
+
+def test_a_float16_step_that_overflows_is_computed_again_and_skips_no_example(tiny_base_model):
+    policy = DevicePolicy("cpu", "float16", "test")
+    calm, overflowing = (tiny_trainer(tiny_base_model, policy=policy) for _ in range(2))
+    calm.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    overflowing.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+
+    rows, others = train(calm, 2), train(overflowing, 2)
+
+    assert overflowing.scaler.get_scale() < 2.0**40
+    assert [row.loss for row in others] == pytest.approx([row.loss for row in rows], rel=1e-3)
+    restored = tiny_trainer(tiny_base_model, policy=policy)
+    restored.restore(overflowing.state())
+    assert restored.scaler.get_scale() == overflowing.scaler.get_scale()
