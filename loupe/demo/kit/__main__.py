@@ -6,7 +6,7 @@ Work files go to `.work/demo-kit`, results to `data/demo`.
 import argparse
 from pathlib import Path
 
-STAGES = ("vae", "latents", "unet", "clip", "classifier", "install", "check")
+STAGES = ("vae", "latents", "unet", "unet-2", "clip", "classifier", "install", "check")
 
 
 def main() -> None:

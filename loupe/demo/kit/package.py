@@ -20,7 +20,7 @@ from loupe.errors import PipelineError
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open-clip-torch", "peft", "numpy", "pillow", "safetensors")
 MAX_BYTES = 30_000_000
-LOGS = ("vae.csv", "unet.csv", "clip.csv", "classifier.csv")
+LOGS = ("vae.csv", "unet-1.csv", "unet-2.csv", "clip.csv", "classifier.csv")
 DECODER_LOG = "decoder.csv"
 """Only there if the optional stage that refines the decoder was run."""
 

@@ -45,9 +45,11 @@ class KitSettings:
     text_heads: int = 4
     unet_blocks: tuple[int, ...] = (64, 128, 192)
     unet_steps: int = 2_000
-    unet_stop: int = 1_750
+    unet_stop: int = 1_000
+    unet_second_steps: int = 1_800
     unet_batch: int = 32
     unet_learning_rates: tuple[float, float] = (0.02, 6e-4)
+    unet_second_learning_rates: tuple[float, float] = (0.015, 8e-4)
     caption_dropout: float = 0.1
     ema_decay: float = 0.998
 
