@@ -24,7 +24,7 @@ PLAIN_LAYERS = ("conv_in", "conv_out", "embed", "time_emb")
 
 @dataclass(frozen=True)
 class Round:
-    """One round of training: a cosine decay over `decay_steps`, left after `stop`; `number` separates its random draws."""
+    """One round: a cosine decay over `decay_steps`, left after `stop`; `number` separates its random draws."""
 
     number: int
     decay_steps: int
