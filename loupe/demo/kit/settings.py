@@ -53,7 +53,7 @@ class KitSettings:
     caption_dropout: float = 0.1
     ema_decay: float = 0.998
 
-    clip_steps: int = 450
+    clip_steps: int = 900
     clip_batch: int = 96
     clip_learning_rate: float = 1e-3
     classifier_steps: int = 700
