@@ -34,10 +34,9 @@ class Round:
 
 def rounds(settings: KitSettings) -> tuple[Round, Round]:
     """Both rounds; the second starts from the averaged weights of the first."""
-    second = settings.unet_second_steps
     return (
         Round(1, settings.unet_steps, settings.unet_stop, settings.unet_learning_rates),
-        Round(2, second, second, settings.unet_second_learning_rates),
+        Round(2, settings.unet_second_steps, settings.unet_second_stop, settings.unet_second_learning_rates),
     )
 
 

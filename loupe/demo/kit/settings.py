@@ -47,13 +47,14 @@ class KitSettings:
     unet_steps: int = 2_000
     unet_stop: int = 1_000
     unet_second_steps: int = 1_800
+    unet_second_stop: int = 500
     unet_batch: int = 32
     unet_learning_rates: tuple[float, float] = (0.02, 6e-4)
     unet_second_learning_rates: tuple[float, float] = (0.015, 8e-4)
     caption_dropout: float = 0.1
     ema_decay: float = 0.998
 
-    clip_steps: int = 900
+    clip_steps: int = 450
     clip_batch: int = 96
     clip_learning_rate: float = 1e-3
     classifier_steps: int = 700
