@@ -1,0 +1,115 @@
+import csv
+import json
+import shutil
+
+import pytest
+
+from loupe.atomic_io import read_record
+from loupe.diffusion.adapter import read_adapter
+from loupe.errors import PipelineError
+from loupe.params import load_params
+from loupe.paths import ProjectPaths
+from loupe.records import CheckpointsManifest
+from loupe.workstore import WorkStore
+from stages.encode import encode
+from stages.train import train
+from tests.tiny_models import build_tiny_base_model
+from tests.unit.diffusion.tiny_project import write_params, write_tiny_project
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory, tiny_base_model):
+    root = write_tiny_project(tmp_path_factory.mktemp("encoded") / "project", base=tiny_base_model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOUPE_DEVICE", "cpu")
+        patch.chdir(root)
+        encode(load_params(root / "params.yaml"), ProjectPaths(root), WorkStore(root / ".work"))
+    return root
+
+
+@pytest.fixture
+def project(encoded, tmp_path, monkeypatch):
+    root = shutil.copytree(encoded, tmp_path / "project")
+    monkeypatch.setenv("LOUPE_DEVICE", "cpu")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(root)
+    return ProjectPaths(root)
+
+
+def run(project, base, **settings):
+    write_params(project.root, base=base, train=settings)
+    train(load_params(project.root / "params.yaml"), project, WorkStore(project.work))
+    return read_record(project.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
+
+
+def test_it_leaves_every_checkpoint_its_manifest_and_the_curve(project, tiny_base_model):
+    manifest = run(project, tiny_base_model, max_steps=5, checkpoint_every=2)
+
+    assert [checkpoint.step for checkpoint in manifest.checkpoints] == [2, 4, 5]
+    with (project.metrics / "train.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5]
+    for checkpoint in manifest.checkpoints:
+        state, config = read_adapter(project.checkpoints / checkpoint.folder)
+        assert (config.rank, config.alpha) == (checkpoint.rank, checkpoint.alpha) == (2, 4)
+        assert any(bool(value.any()) for key, value in state.items() if ".lora_B." in key)
+        assert float(rows[checkpoint.step - 1]["loss_smoothed"]) == checkpoint.train_loss
+
+
+def test_raising_max_steps_goes_on_and_says_so(project, tmp_path, tiny_base_model, capsys):
+    at_once = ProjectPaths(shutil.copytree(project.root, tmp_path / "at once"))
+    expected = run(at_once, tiny_base_model, max_steps=6)
+    run(project, tiny_base_model, max_steps=4)
+    capsys.readouterr()
+
+    prolonged = run(project, tiny_base_model, max_steps=6)
+
+    printed = capsys.readouterr().out
+    assert "resumed from step 4" in printed
+    assert "train: computed=2 reused=4" in printed
+    assert prolonged == expected
+    assert (project.metrics / "train.csv").read_bytes() == (at_once.metrics / "train.csv").read_bytes()
+
+
+def test_the_same_run_again_computes_nothing(project, tiny_base_model, capsys):
+    first = run(project, tiny_base_model)
+    shutil.rmtree(project.checkpoints)
+    shutil.rmtree(project.metrics)
+
+    assert run(project, tiny_base_model) == first
+    assert "train: computed=0 reused=6" in capsys.readouterr().out
+    assert len((project.metrics / "train.csv").read_text().splitlines()) == 7
+
+
+def test_more_examples_per_step_than_there_are(project, tiny_base_model):
+    manifest = run(project, tiny_base_model, batch_size=8, gradient_accumulation_steps=2, max_steps=1)
+
+    assert manifest.effective_batch_size == 16
+
+
+def test_latents_of_another_base_model_are_refused(project, tmp_path):
+    with pytest.raises(PipelineError, match="Run: dvc repro encode"):
+        run(project, build_tiny_base_model(tmp_path / "other", seed=1))
+
+
+def test_a_target_module_that_is_not_there_is_refused_before_any_step(project, tiny_base_model):
+    with pytest.raises(PipelineError, match="to_qq: no such layer in this UNet; nearest: to_q"):
+        run(project, tiny_base_model, target_modules=["to_qq"])
+
+
+def test_a_loss_that_is_not_finite_keeps_the_checkpoints_before_it(project, tiny_base_model, monkeypatch):
+    from loupe.diffusion import training
+
+    original = training.Trainer._backward
+
+    def poisoned(trainer, step, part):
+        loss = original(trainer, step, part)
+        return loss * float("nan") if step == 4 else loss
+
+    monkeypatch.setattr(training.Trainer, "_backward", poisoned)
+    with pytest.raises(PipelineError, match="Training stopped at step 4: loss nan"):
+        run(project, tiny_base_model)
+
+    assert json.loads((project.checkpoints / "step-000002" / "checkpoint.json").read_text())["step"] == 2
+    assert not (project.checkpoints / "step-000004").exists()
+    assert not (project.checkpoints / "manifest.json").exists()
