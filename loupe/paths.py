@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-_STEP_NAME = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +77,3 @@ class ProjectPaths:
 def step_name(step: int) -> str:
     """Return the folder name of a checkpoint: 500 -> 'step-000500'."""
     return f"step-{step:06d}"
-
-
-def parse_step(name: str) -> int | None:
-    """Return the step of a checkpoint folder's name, or None for any other name."""
-    match = _STEP_NAME.fullmatch(name)
-    return int(match.group(1)) if match else None

@@ -111,8 +111,3 @@ def reconstruct(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, 3] through the mean latent and back."""
     made = vae.decode(vae.encode(to_tensor(pictures).to(vae.device)).latent_dist.mean).sample
     return made.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def latent_statistics(latents: torch.Tensor) -> float:
-    """Factor that brings latents [N, 4, h, w] to unit standard deviation."""
-    return 1.0 / float(latents.float().std())
