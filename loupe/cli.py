@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check)
 
+    scores = commands.add_parser("scores", help="print the scores of the last run as a Markdown table")
+    scores.set_defaults(command=_scores)
+
     generate = commands.add_parser("generate", help="draw a prompt with chosen checkpoints")
     generate.add_argument("prompt")
     generate.add_argument(
@@ -99,6 +102,17 @@ def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> 
     print(
         f"pictures     {n_pictures} for the base model and for each checkpoint, {n_pictures * (len(steps) + 1)} in all"
     )
+
+
+def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
+    from loupe.run_store import RunStore
+    from loupe.score_report import score_report
+
+    del params, options
+    report = score_report(RunStore(paths.root))
+    if not report:
+        raise PipelineError("There are no scores yet (metrics/checkpoints.csv). Run: dvc repro")
+    print(report)
 
 
 def _generate(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:

@@ -20,12 +20,15 @@ HEAVY = (
     "torchmetrics",
     "streamlit",
 )
+L1 = tuple(
+    f"loupe/{n}.py" for n in ("run_files", "run_samples", "run_store", "run_state", "metric_specs", "score_report")
+)
 STAGES = sorted(f.stem for f in (ROOT / "stages").glob("*.py") if f.stem != "__init__")
 
 
 def layer(path: str) -> int:
     """L0 contracts, L1 readers, L2 the work, L3 what people start."""
-    if path in ("loupe/run_store.py", "loupe/run_state.py", "loupe/metric_specs.py"):
+    if path in L1:
         return 1
     if path.startswith(("stages/", "dashboard/", "service/")) or path == "loupe/cli.py":
         return 3

@@ -1,0 +1,46 @@
+"""The scores of a run as a Markdown table, for README, model cards and terminals. It reads through RunStore only."""
+
+from __future__ import annotations
+
+from loupe.run_store import MetricColumn, RunStore, Score, StepScores
+
+_DIRECTION = {"higher": "higher is better", "lower": "lower is better", "closer to real": "like real photos is best"}
+
+
+def score_report(store: RunStore) -> str:
+    """Return a row per checkpoint and the null or real value of each score; '' when there are no scores yet."""
+    rows, metrics = store.scores(), store.metrics()
+    if not rows:
+        return ""
+    head = ["checkpoint", "pictures", *(f"`{column.spec.key}`, {_direction(column)}" for column in metrics)]
+    lines = [_line(head), _line(["---"] * len(head))]
+    lines += [_line(_cells(row, metrics)) for row in rows]
+    lines.append(_line(["real photos", "", *(_reference(column) for column in metrics)]))
+    return "\n".join(lines)
+
+
+def _direction(column: MetricColumn) -> str:
+    return _DIRECTION.get(column.spec.better, column.spec.better)
+
+
+def _cells(row: StepScores, metrics: tuple[MetricColumn, ...]) -> list[str]:
+    name = "base model" if row.step == 0 else f"step {row.step}"
+    return [name, str(row.n_used), *(_score(row.scores.get(column.spec.key)) for column in metrics)]
+
+
+def _score(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    interval = "" if score.lo is None or score.hi is None else f" [{score.lo:.3g}, {score.hi:.3g}]"
+    return f"{score.value:.3g}{interval}"
+
+
+def _reference(column: MetricColumn) -> str:
+    null = column.null
+    if null is not None and null.n_b:
+        return f"{null.mean:.3g} [{null.lo:.3g}, {null.hi:.3g}]"
+    return "–" if column.real is None else f"{column.real:.3g}"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
