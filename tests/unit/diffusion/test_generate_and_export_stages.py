@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from tests.tiny_models import TINY_SIDE_PX
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
 from tests.unit.diffusion.tiny_project import run_stage_of, write_tiny_project
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 GENERATE = {
     "prompts": {"red_shoes": "a photo of red shoes"}, "val_captions": 2, "seeds_per_prompt": 1,
     "num_inference_steps": 2, "batch_size": 4,
@@ -131,7 +133,20 @@ def test_check_names_every_problem_at_once(project, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("_in_project")
+def test_check_names_every_missing_part_at_once(project, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["check"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "data.root" in said
+    assert "evaluate.inception" in said
+    assert "evaluate.clip" in said
+
+
+@pytest.mark.usefixtures("_in_project")
 def test_check_sums_up_what_a_run_will_do(project, capsys):
     (project / "loupe" / "demo" / "catalogue").mkdir(parents=True, exist_ok=True)
+    for scorer in ("classifier", "clip"):
+        shutil.copytree(REPOSITORY / "data" / "demo" / scorer, project / "data" / "demo" / scorer)
     cli.main(["check"])
     assert "3 for the base model and for each checkpoint, 12 in all" in capsys.readouterr().out
