@@ -6,7 +6,7 @@ Work files go to `.work/demo-kit`, results to `data/demo`.
 import argparse
 from pathlib import Path
 
-STAGES = ("vae", "latents", "unet", "unet-2", "clip", "classifier", "install", "check")
+STAGES = ("vae", "latents", "unet", "decoder", "clip", "classifier", "install", "check")
 
 
 def main() -> None:
@@ -14,9 +14,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loupe.demo.kit", description="Train the demo kit from code alone.")
     parser.add_argument(
         "--stage",
-        choices=(*STAGES, "decoder", "all"),
+        choices=(*STAGES, "all"),
         default="all",
-        help="one part, or all in order (default); decoder: optional, refines it",
+        help="one part, or all in order (default)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--work", type=Path, default=Path(".work/demo-kit"), help="folder of intermediate files")

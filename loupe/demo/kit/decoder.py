@@ -1,7 +1,8 @@
 """A second training of the autoencoder's decoder alone, on whole pictures, with more weight on edges.
 
-The encoder stays as it is, so the latents that the UNet learns stay valid. A little noise on the latents makes the
-decoder forgive the UNet.
+The encoder stays as it is, so the latents that the UNet learns stay valid. Noise on the latents, of another strength
+for each picture, makes the decoder forgive the UNet's errors. Where a picture is pure white or black the decoder may go
+beyond it, which is clipped away when pixels are made: so a white background stays white under small errors.
 """
 
 from pathlib import Path
@@ -27,6 +28,12 @@ def _batch(looks: tuple[Corpus, Corpus], settings: KitSettings, step: int) -> to
     return to_tensor(np.stack(pictures))
 
 
+def forgive_overshoot(made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """`made` [N, 3, H, W], but not beyond `real` (same shape, in [-1, 1]) where that is saturated."""
+    made = torch.where(real >= 1, made.clamp(max=1), made)
+    return torch.where(real <= -1, made.clamp(min=-1), made)
+
+
 def train_decoder(
     vae: AutoencoderKL,
     everyday: Corpus,
@@ -49,12 +56,11 @@ def train_decoder(
         real = _batch((everyday, catalogue), settings, step).to(device)
         with torch.no_grad(), half_precision(device):
             latents = vae.encode(real).latent_dist.mean.float()
-        latents += (
-            torch.randn(latents.shape, generator=noise, device=device) * settings.decoder_latent_noise / scaling_factor
-        )
+        strength = torch.rand((len(latents), 1, 1, 1), generator=noise, device=device) * settings.decoder_latent_noise
+        latents += torch.randn(latents.shape, generator=noise, device=device) * strength / scaling_factor
         with half_precision(device):
             made = vae.decode(latents).sample
-        losses = reconstruction_losses(made.float(), real)
+        losses = reconstruction_losses(forgive_overshoot(made.float(), real), real)
         total = losses["luma"] + settings.vae_chroma_weight * losses["chroma"]
         (total + settings.decoder_gradient_weight * losses["gradient"]).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)

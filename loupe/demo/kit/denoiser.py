@@ -23,24 +23,6 @@ PLAIN_LAYERS = ("conv_in", "conv_out", "embed", "time_emb")
 
 
 @dataclass(frozen=True)
-class Round:
-    """One round: a cosine decay over `decay_steps`, left after `stop`; `number` separates its random draws."""
-
-    number: int
-    decay_steps: int
-    stop: int
-    learning_rates: tuple[float, float]
-
-
-def rounds(settings: KitSettings) -> tuple[Round, Round]:
-    """Both rounds; the second starts from the averaged weights of the first."""
-    return (
-        Round(1, settings.unet_steps, settings.unet_stop, settings.unet_learning_rates),
-        Round(2, settings.unet_second_steps, settings.unet_second_stop, settings.unet_second_learning_rates),
-    )
-
-
-@dataclass(frozen=True)
 class LatentSet:
     """Latents float32 [N, 4, h, w] of unit variance; tokens int64 [N, K, 77], K captions each; empty int64 [77]."""
 
@@ -50,9 +32,9 @@ class LatentSet:
 
 
 def _batch(
-    data: LatentSet, settings: KitSettings, part: Round, step: int
+    data: LatentSet, settings: KitSettings, step: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng([settings.seed, 12, part.number, step])
+    rng = np.random.default_rng([settings.seed, 12, step])
     count = settings.unet_batch
     rows = torch.from_numpy(rng.integers(0, len(data.latents), count))
     picks = torch.from_numpy(rng.integers(0, data.tokens.shape[1], count))
@@ -69,7 +51,6 @@ def train_denoiser(
     text_encoder: CLIPTextModel,
     unet: UNet2DConditionModel,
     settings: KitSettings,
-    part: Round,
     device: torch.device,
     folder: Path,
 ) -> LossLog:
@@ -79,12 +60,12 @@ def train_denoiser(
     pair = torch.nn.ModuleList([text_encoder, unet]).to(device).train()
     average = AveragedWeights(pair, decay=settings.ema_decay)
     optimiser = MixedOptimiser(
-        pair, rates=part.learning_rates, plain=PLAIN_LAYERS, weight_decay=0.01, precision=torch.bfloat16
+        pair, rates=settings.unet_learning_rates, plain=PLAIN_LAYERS, weight_decay=0.01, precision=torch.bfloat16
     )
     schedule = noise_scheduler()
-    log = LossLog(folder / f"unet-{part.number}.csv")
-    for step in range(part.stop):
-        latents, tokens, timesteps, noise = (value.to(device) for value in _batch(data, settings, part, step))
+    log = LossLog(folder / "unet.csv")
+    for step in range(settings.unet_steps):
+        latents, tokens, timesteps, noise = (value.to(device) for value in _batch(data, settings, step))
         noisy = schedule.add_noise(latents, noise, timesteps)
         target = schedule.get_velocity(latents, noise, timesteps)
         with half_precision(device):
@@ -93,10 +74,10 @@ def train_denoiser(
         loss = functional.mse_loss(made.float(), target)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
-        optimiser.step(warm_cosine(step, steps=part.decay_steps, warm_up=100))
+        optimiser.step(warm_cosine(step, steps=settings.unet_steps, warm_up=100))
         average.update(pair, step)
         log.add(step + 1, {"v_mse": loss})
-        if (step + 1) % settings.snapshot_every == 0 or step + 1 == part.stop:
+        if (step + 1) % settings.snapshot_every == 0 or step + 1 == settings.unet_steps:
             _snapshot(pair, average, folder)
     return log
 

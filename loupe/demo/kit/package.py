@@ -20,9 +20,8 @@ from loupe.errors import PipelineError
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open-clip-torch", "peft", "numpy", "pillow", "safetensors")
 MAX_BYTES = 30_000_000
-LOGS = ("vae.csv", "unet-1.csv", "unet-2.csv", "clip.csv", "classifier.csv")
-DECODER_LOG = "decoder.csv"
-"""Only there if the optional stage that refines the decoder was run."""
+LOGS = ("vae.csv", "unet.csv", "decoder.csv", "clip.csv", "classifier.csv")
+PARTS = ("vae-refined", "text_encoder", "unet", "clip", "classifier", "latents.safetensors")
 
 
 def _last_row(path: Path) -> dict[str, float]:
@@ -37,7 +36,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _copy_base(work: Path, target: Path, merges: list[Merge]) -> None:
-    vae = AutoencoderKL.from_pretrained(work / ("vae-refined" if (work / DECODER_LOG).exists() else "vae"))
+    vae = AutoencoderKL.from_pretrained(work / "vae-refined")
     vae.register_to_config(scaling_factor=scaling_factor(work))
     save_base(
         target,
@@ -69,10 +68,7 @@ def install(work: Path, out: Path, *, merges: list[Merge], settings: KitSettings
 
     Raises PipelineError if a part is not trained yet or if the kit is over MAX_BYTES.
     """
-    needed = [
-        work / part for part in ("vae", "text_encoder", "unet", "clip", "classifier", "latents.safetensors", *LOGS)
-    ]
-    missing = [path.name for path in needed if not path.exists()]
+    missing = [name for name in (*PARTS, *LOGS) if not (work / name).exists()]
     if missing:
         raise PipelineError(f"not trained yet: {', '.join(missing)}. Run the kit's stages in order, or --stage all")
     fresh = out.with_name(f".{out.name}-new")
@@ -81,9 +77,8 @@ def install(work: Path, out: Path, *, merges: list[Merge], settings: KitSettings
     for part in ("clip", "classifier"):
         shutil.copytree(work / part, fresh / part)
     (fresh / "training").mkdir()
-    for name in (*LOGS, DECODER_LOG):
-        if (work / name).exists():
-            shutil.copyfile(work / name, fresh / "training" / name)
+    for name in LOGS:
+        shutil.copyfile(work / name, fresh / "training" / name)
     size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
     if size > MAX_BYTES:
         raise PipelineError(f"the kit has {size:,} bytes, at most {MAX_BYTES:,} are allowed: make the networks smaller")

@@ -38,19 +38,15 @@ class KitSettings:
     decoder_batch: int = 4
     decoder_learning_rates: tuple[float, float] = (0.02, 6e-4)
     decoder_gradient_weight: float = 2.0
-    decoder_latent_noise: float = 0.03
+    decoder_latent_noise: float = 0.25
 
     text_hidden: int = 192
     text_layers: int = 3
     text_heads: int = 4
     unet_blocks: tuple[int, ...] = (64, 128, 192)
-    unet_steps: int = 2_000
-    unet_stop: int = 1_000
-    unet_second_steps: int = 1_800
-    unet_second_stop: int = 500
+    unet_steps: int = 5_000
     unet_batch: int = 32
     unet_learning_rates: tuple[float, float] = (0.02, 6e-4)
-    unet_second_learning_rates: tuple[float, float] = (0.015, 8e-4)
     caption_dropout: float = 0.1
     ema_decay: float = 0.998
 

@@ -4,14 +4,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from PIL import Image
-from transformers import CLIPTextModel
 
 from loupe.demo.kit.base import build_text_encoder, build_tokenizer, build_unet
 from loupe.demo.kit.bpe import Merge, learn_merges
@@ -28,7 +26,7 @@ from loupe.demo.kit.check import (
 )
 from loupe.demo.kit.corpus import Corpus, Stream, load_corpus
 from loupe.demo.kit.decoder import train_decoder
-from loupe.demo.kit.denoiser import rounds, train_denoiser
+from loupe.demo.kit.denoiser import train_denoiser
 from loupe.demo.kit.latents import load_latents, make_latents, scaling_factor, tokenize
 from loupe.demo.kit.package import install, store_checks
 from loupe.demo.kit.scorer_classifier import train_classifier
@@ -76,19 +74,15 @@ def _latents(context: Context) -> None:
     make_latents(vae, context.everyday().images, folder=context.work)
 
 
-def _train_round(context: Context, number: int) -> None:
+def _unet(context: Context) -> None:
     corpus, settings = context.everyday(), context.settings
     tokenizer = build_tokenizer(context.merges())
     data = load_latents(context.work, tokenize(corpus.items, tokenizer, seed=settings.seed), tokenizer)
-    first = number == 1
     train_denoiser(
         data,
-        text_encoder=build_text_encoder(settings, tokenizer)
-        if first
-        else CLIPTextModel.from_pretrained(context.work / "text_encoder"),
-        unet=build_unet(settings) if first else UNet2DConditionModel.from_pretrained(context.work / "unet"),
+        text_encoder=build_text_encoder(settings, tokenizer),
+        unet=build_unet(settings),
         settings=settings,
-        part=rounds(settings)[number - 1],
         device=context.device,
         folder=context.work,
     )
@@ -152,8 +146,7 @@ def _check(context: Context) -> None:
 RUN: dict[str, Callable[[Context], None]] = {
     "vae": _vae,
     "latents": _latents,
-    "unet": partial(_train_round, number=1),
-    "unet-2": partial(_train_round, number=2),
+    "unet": _unet,
     "decoder": _decoder,
     "clip": _clip,
     "classifier": _classifier,

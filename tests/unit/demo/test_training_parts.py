@@ -10,6 +10,7 @@ from loupe.demo.catalogue.scene import backdrop_of
 from loupe.demo.kit.base import build_tokenizer, noise_scheduler
 from loupe.demo.kit.bpe import learn_merges, vocabulary, write_open_clip_merges
 from loupe.demo.kit.captions import caption_corpus, catalogue_caption, everyday_caption
+from loupe.demo.kit.decoder import forgive_overshoot
 from loupe.demo.kit.muon import orthogonalise
 from loupe.demo.kit.optimise import AveragedWeights, warm_cosine
 from loupe.demo.kit.vae import reconstruction_losses
@@ -115,3 +116,9 @@ def test_a_colour_error_of_equal_luma_is_seen_by_chroma_alone():
     assert float(losses["luma"]) == pytest.approx(0, abs=1e-6)
     assert float(losses["chroma"]) == pytest.approx(0.587 / 2, abs=1e-6)
     assert float(losses["gradient"]) == 0
+
+
+def test_beyond_white_and_black_is_forgiven_but_falling_short_and_overshooting_a_colour_are_not():
+    real = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.5, 0.5])
+    made = torch.tensor([1.3, 0.7, -1.2, -0.8, 1.3, 0.2])
+    assert (forgive_overshoot(made, real) - real).tolist() == pytest.approx([0, -0.3, 0, 0.2, 0.8, -0.3])
