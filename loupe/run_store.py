@@ -88,7 +88,8 @@ class RunStore:
     def __init__(self, root: Path) -> None:
         self.paths = ProjectPaths(root.resolve())
         self.files = RunFiles(self.paths.root)
-        self._appeared: dict[str, Path] = {}
+        self.shown: dict[str, Path] = {}
+        """Pictures that were shown before a manifest of generate named them, by SHA-256."""
 
     # --- manifests: None when absent or broken; which of the two, problems() tells ----------------------------------
 
@@ -211,7 +212,7 @@ class RunStore:
             wanted=wanted,
         ):
             if sample.sha256:
-                self._appeared[sample.sha256] = pictures[sample.key]
+                self.shown[sample.sha256] = pictures[sample.key]
             yield sample
 
     def sample_file(self, sha256: str) -> Path | None:
@@ -223,7 +224,7 @@ class RunStore:
             index = self.files.parsed(folder / "manifest.json", "by hash", partial(files_by_sha256, folder, read()))
             if index and sha256 in index:
                 return index[sha256]
-        return self._appeared.get(sha256)
+        return self.shown.get(sha256)
 
     def problems(self) -> tuple[Problem, ...]:
         """Read everything but the pictures and return what cannot be believed."""
@@ -244,6 +245,7 @@ class RunStore:
     def _watched(self) -> Iterator[Path]:
         root = self.paths.root
         yield from (root / "params.yaml", root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock", self.paths.samples)
+        yield from (self.paths.train_telemetry, self.paths.previews / "manifest.json")
         for folder in (self.paths.metrics, self.paths.samples):
             yield from listing(folder)
         for folder in ("dataset", "latents", "reference", "checkpoints", "evaluation", "confirmation", "export"):
