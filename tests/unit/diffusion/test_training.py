@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from loupe.diffusion.adapter import adapter_state
+from loupe.diffusion.batches import make_batch
 from loupe.diffusion.device import DevicePolicy
-from loupe.diffusion.training import learning_rate_at, make_batch, smoothed_loss
+from loupe.diffusion.training import learning_rate_at, smoothed_loss
 from loupe.errors import PipelineError
 from tests.unit.diffusion.tiny_training import tiny_examples, tiny_settings, tiny_trainer
 
@@ -52,7 +53,7 @@ def test_weights_stay_float32_under_bfloat16_and_small_updates_arrive(tiny_base_
     train(trainer, 2)
 
     assert {parameter.dtype for parameter in trainer.parameters.values()} == {torch.float32}
-    assert {moment.dtype for moment in trainer.state().exp_avg.values()} == {torch.float32}
+    assert {value.dtype for value in trainer.state().optimizer.values()} == {torch.float32}
     after = trainer.state().adapter
     moved = [float((after[key] != before[key]).float().mean()) for key in after if ".lora_A." in key]
     # A bfloat16 weight of 0.1 cannot move by 1e-6: its neighbours are 5e-4 away.
@@ -88,7 +89,7 @@ def test_going_on_from_a_state_changes_nothing(tiny_base_model, stop):
 
 
 def assert_states_equal(left, right):
-    for name in ("adapter", "exp_avg", "exp_avg_sq"):
+    for name in ("adapter", "average", "optimizer"):
         tensors, others = getattr(left, name), getattr(right, name)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[key], others[key]) for key in tensors)
