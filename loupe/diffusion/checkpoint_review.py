@@ -45,10 +45,10 @@ class CheckpointReview:
 
 
 def open_review(
-    latents: Path,
     base_folder: Path,
     base_model: BaseModelInfo,
     *,
+    latents: Path,
     seed: int,
     policy: DevicePolicy,
     store: WorkStore,
@@ -63,9 +63,9 @@ def open_review(
     num_inference_steps: int,
     negative_prompt: str,
 ) -> CheckpointReview:
-    """Return the review of a run on the val split of `latents`; everything from `prompts` on is as generate has it.
+    """Return the review of a run on the val split of data/latents; everything from `prompts` on is as generate has it.
 
-    `metrics` and `previews` are the folders to write to; `previews` is emptied. Raises PipelineError as read_examples.
+    `latents`, `metrics` and `previews` are folders; `previews` is emptied. Raises PipelineError as read_examples.
     """
     resolution_px = read_record(latents / "manifest.json", LatentsManifest, made_by="encode").resolution_px
     data = make_validation_set(
