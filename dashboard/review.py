@@ -33,6 +33,7 @@ def main() -> None:
     pages = [
         st.Page("views/overview.py", title="Overview", default=True),
         st.Page("views/compare.py", title="Compare"),
+        st.Page("views/training.py", title="Training"),
     ]
     st.navigation(pages, position="top").run()
 

@@ -22,7 +22,20 @@ HEAVY = (
 )
 L1 = tuple(
     f"loupe/{n}.py"
-    for n in ("run_files", "run_samples", "run_store", "run_state", "run_training", "metric_specs", "score_report")
+    for n in (
+        "metric_specs",
+        "run_files",
+        "run_samples",
+        "run_state",
+        "run_store",
+        "run_training",
+        "sample_order",
+        "score_report",
+        "vote_plan",
+        "vote_results",
+        "vote_statistics",
+        "votes",
+    )
 )
 STAGES = sorted(f.stem for f in (ROOT / "stages").glob("*.py") if f.stem != "__init__")
 
