@@ -29,6 +29,7 @@ LIBRARIES = ("torch", "diffusers", "peft")
 _DECIDING_CODE = (
     "adapter.py",
     "batches.py",
+    "dora.py",
     "ema.py",
     "latent_files.py",
     "noise.py",

@@ -23,6 +23,7 @@ HEAVY = (
 L1 = tuple(
     f"loupe/{n}.py"
     for n in (
+        "dataset_view",
         "metric_specs",
         "run_files",
         "run_samples",
