@@ -199,6 +199,8 @@ def _inject(unet: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0.
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
+    from loupe.diffusion.dora import start_at_base_lengths
+
     problems = target_problems(unet, config.target_modules)
     if problems:
         raise PipelineError(problems_message("train.target_modules", problems))
@@ -217,12 +219,7 @@ def _inject(unet: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0.
         layer.lora_A[_SLOT].float()
         layer.lora_B[_SLOT].float()
         if config.use_dora:
-            # peft takes the lengths in the base model's dtype; in float32 they are exactly what the forward pass
-            # divides by, so that a fresh adapter changes nothing.
-            weight = layer.get_base_layer().weight.detach().float()
-            magnitude = layer.lora_magnitude_vector[_SLOT]
-            lengths = magnitude.get_weight_norm(weight, torch.zeros_like(weight), 1)
-            magnitude.weight = torch.nn.Parameter(lengths)
+            start_at_base_lengths(layer, _SLOT)
 
 
 def _adapter_layers(unet: torch.nn.Module) -> Iterator[tuple[str, LoraLayer]]:

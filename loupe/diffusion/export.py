@@ -61,6 +61,8 @@ def export_checkpoint(
         alpha=checkpoint.alpha,
         target_modules=checkpoint.target_modules,
         base_model=source.base_model.name,
+        use_dora=checkpoint.use_dora,
+        use_rslora=checkpoint.use_rslora,
     )
     card = output / CARD_FILE
     write_text(card, model_card(labels, config, dataset, evidence, settings, full_pipeline=full_pipeline))

@@ -19,7 +19,7 @@ from loupe.records import BASE_STEP, BaseModelInfo, CheckpointInfo, CheckpointsM
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 _DECIDING_MODULES = (
-    "adapter.py", "base_model.py", "device.py", "generation.py", "sampling.py", "tensor_files.py", "text.py",
+    "adapter.py", "base_model.py", "device.py", "dora.py", "generation.py", "sampling.py", "tensor_files.py", "text.py",
     "validity.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
