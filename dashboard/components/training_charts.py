@@ -60,13 +60,14 @@ def validation_difference_chart(rows: Sequence[ValidationRow]) -> alt.LayerChart
         if row.val_loss_diff_base is not None
     ]
     base = alt.Chart(alt.Data(values=data)).encode(x=_checkpoints([row.step for row in rows]))
-    y = alt.Y("difference:Q", title="loss minus the base model's  ↓")
+    title = "loss minus the base model's  ↓"
+    y = alt.Y("difference:Q", title=title)
     names = {"difference": ".5f", "lo": ".5f", "hi": ".5f"}
     tooltip = [alt.Tooltip("step:Q"), *(alt.Tooltip(f"{name}:Q", format=form) for name, form in names.items())]
     bars = base.transform_filter("isValid(datum.lo)").mark_rule(color=SCORE, opacity=0.45, strokeWidth=5)
     return alt.layer(
         _level(0.0),
-        bars.encode(y=alt.Y("lo:Q", title=None), y2="hi:Q"),
+        bars.encode(y=alt.Y("lo:Q", title=title), y2="hi:Q"),
         base.mark_point(color=SCORE, filled=True, size=50).encode(y=y, tooltip=tooltip),
     ).properties(height=HEIGHT_PX)
 

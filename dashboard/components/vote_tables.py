@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard.components.curves import NULL, SCORE
 from dashboard.components.markup import facts, headline
 from dashboard.components.wording import direction, step_label
-from loupe.records import Selection
+from loupe.records import BASE_STEP, Selection
 from loupe.run_store import MetricColumn
 from loupe.vote_results import ReviewerChecks, VoteResults, decided_share
 from loupe.vote_statistics import Share, Strengths
@@ -65,7 +65,8 @@ def strength_table(results: VoteResults) -> str:
     for row in results.strengths.rows:
         preferred = decided_share(results, row.step)
         around = "" if row.lo is None or row.hi is None else f"<small>{_log(row.lo)} to {_log(row.hi)}</small>"
-        lines.append((step_label(row.step), f"<b>{_log(row.log_odds)}</b>{around}", _share(preferred), f"{row.n:g}"))
+        strength = "0<small>reference</small>" if row.step == BASE_STEP else f"<b>{_log(row.log_odds)}</b>{around}"
+        lines.append((step_label(row.step), strength, _share(preferred), f"{row.n:g}"))
     return _table(("Checkpoint", "Strength", "Preferred", "Votes"), lines)
 
 
@@ -117,12 +118,13 @@ def _strength_chart(strengths: Strengths) -> alt.LayerChart:
     ]
     order = [item["checkpoint"] for item in data]
     base = alt.Chart(alt.Data(values=data)).encode(y=alt.Y("checkpoint:N", sort=order, title=None))
-    x = alt.X("strength:Q", title="strength: log odds to be preferred over the base model  →")
+    title = "strength: log odds to be preferred over the base model  →"
+    x = alt.X("strength:Q", title=title)
     tooltip = [alt.Tooltip("checkpoint:N"), *(alt.Tooltip(f"{n}:Q", format=".2f") for n in ("strength", "lo", "hi"))]
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=NULL, strokeDash=[5, 4]).encode(x="zero:Q")
     bars = base.transform_filter("isValid(datum.lo)").mark_rule(color=SCORE, opacity=0.45, strokeWidth=6)
     points = base.mark_point(color=SCORE, filled=True, size=90, opacity=1).encode(x=x, tooltip=tooltip)
-    return alt.layer(zero, bars.encode(x=alt.X("lo:Q", title=None), x2="hi:Q"), points).properties(
+    return alt.layer(zero, bars.encode(x=alt.X("lo:Q", title=title), x2="hi:Q"), points).properties(
         height=34 * len(data) + 50
     )
 

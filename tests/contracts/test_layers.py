@@ -38,6 +38,7 @@ L1 = tuple(
         "votes",
     )
 )
+TOP = tuple(f"loupe/{n}.py" for n in ("cli", "preflight", "preflight_trial"))
 STAGES = sorted(f.stem for f in (ROOT / "stages").glob("*.py") if f.stem != "__init__")
 
 
@@ -45,7 +46,7 @@ def layer(path: str) -> int:
     """L0 contracts, L1 readers, L2 the work, L3 what people start."""
     if path in L1:
         return 1
-    if path.startswith(("stages/", "dashboard/", "service/")) or path == "loupe/cli.py":
+    if path.startswith(("stages/", "dashboard/", "service/")) or path in TOP:
         return 3
     return 2 if path.count("/") > 1 else 0
 
