@@ -25,6 +25,7 @@ from loupe.diffusion.optimizers import (
     optimizer_state,
     restore_optimizer,
 )
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.errors import PipelineError
 from loupe.records import TrainRow
 
@@ -58,11 +59,18 @@ class TrainSettings:
     noise_offset: float
     snr_gamma: float | None
     caption_dropout: float
+    processes: int = 1
+    """That compute a step together; each makes `gradient_accumulation_steps` of its forward passes."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes per optimizer step, over all processes."""
+        return self.gradient_accumulation_steps * self.processes
 
     @property
     def effective_batch_size(self) -> int:
-        """Examples per optimizer step."""
-        return self.batch_size * self.gradient_accumulation_steps
+        """Examples per optimizer step, over all processes."""
+        return self.batch_size * self.forward_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,10 @@ class TrainingState:
 
 
 class Trainer:
-    """A UNet with its adapter and optimizer, at some step of a run."""
+    """A UNet with its adapter and optimizer, at some step of a run.
+
+    With several processes each has such a trainer, and all hold the same weights after every step.
+    """
 
     def __init__(
         self,
@@ -103,6 +114,7 @@ class Trainer:
         schedule: NoiseSchedule,
         settings: TrainSettings,
         policy: DevicePolicy,
+        processes: Processes = ALONE,
     ) -> None:
         import torch
 
@@ -111,6 +123,7 @@ class Trainer:
         self.schedule = schedule
         self.settings = settings
         self.policy = policy
+        self.processes = processes
         self.parameters = adapter_parameters(unet)
         self.optimizer = make_optimizer(
             settings.optimizer,
@@ -193,22 +206,37 @@ class Trainer:
     def _gradients(self, step: int) -> tuple[float, float]:
         """Leave the step's clipped gradients in the parameters; return its loss and the norm before clipping.
 
-        In float16 a step that overflows is computed again at half the loss scale, so no example is skipped.
+        In float16 a step that overflows is computed again at half the loss scale, so no example is skipped. Whatever
+        is decided here is decided by sums over all processes, so all of them go on, repeat or stop together.
         """
         import torch
 
         settings = self.settings
+        mine = self.processes.share(range(settings.forward_passes))
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            parts = [self._backward(step, part) for part in range(settings.gradient_accumulation_steps)]
+            total = self._added_up(torch.stack([self._backward(step, part) for part in mine]).sum())
             self.scaler.unscale_(self.optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.max_grad_norm)
-            loss, norm = torch.stack([torch.stack(parts).sum(), grad_norm]).tolist()
+            loss, norm = torch.stack([total, grad_norm]).tolist()
             if math.isfinite(loss) and math.isfinite(norm):
                 return loss, norm
             if not math.isfinite(loss) or self.scaler.get_scale() <= 1:
                 raise PipelineError(self._not_finite_message(step, loss, norm))
             self.scaler.update()
+
+    def _added_up(self, loss: torch.Tensor) -> torch.Tensor:
+        """Sum the gradients, in place, and the loss over the processes, in one message."""
+        import torch
+
+        if self.processes.count == 1:
+            return loss
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        flat = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
+        self.processes.add_up(flat)
+        sums = flat[1:].split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [s.view(g.shape) for s, g in zip(sums, gradients, strict=True)])
+        return flat[0]
 
     def _backward(self, step: int, part: int) -> torch.Tensor:
         settings = self.settings
