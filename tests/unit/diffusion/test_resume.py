@@ -23,6 +23,7 @@ KNOBS = {
     "dropout": {"lora_dropout": 0.3},
     "dora": {"use_dora": True, "target_modules": ("to_q", "conv1")},
     "rslora": {"use_rslora": True},
+    "prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
     "all of it": {
         "batch_size": 2,
         "gradient_accumulation_steps": 2,
@@ -39,6 +40,8 @@ KNOBS = {
 def test_a_run_interrupted_twice_ends_with_the_bytes_of_an_undisturbed_one(tiny_base_model, tmp_path, name):
     """Six examples, four per step: both interruptions fall inside an epoch. Each state goes through its file."""
     knobs = KNOBS[name]
+    if name == "prodigy":
+        pytest.importorskip("prodigyopt")
     undisturbed = tiny_trainer(tiny_base_model, **knobs)
     rows = train(undisturbed, STEPS)
     store = TrainStore(WorkStore(tmp_path), {"run": name})
