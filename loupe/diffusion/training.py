@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from loupe.diffusion.adapter import AdapterState, adapter_parameters, adapter_state, set_adapter_state
-from loupe.diffusion.batches import NoiseSchedule, make_batch
+from loupe.diffusion.batches import Batch, NoiseSchedule, make_batch
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.ema import MovingAverage
 from loupe.diffusion.latent_files import Examples
@@ -138,6 +138,8 @@ class Trainer:
         self._predict = torch.compile(self.unet) if settings.compile else self.unet
         self.scaler = torch.amp.GradScaler(policy.device, enabled=policy.dtype_name == "float16")
         self.rows: list[TrainRow] = []
+        self._ready: dict[int, Batch] = {}
+        """The batch of the next forward pass, by its first visit."""
 
     @property
     def step(self) -> int:
@@ -218,6 +220,8 @@ class Trainer:
             total = self._added_up(torch.stack([self._backward(step, part) for part in mine]).sum())
             self.scaler.unscale_(self.optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.max_grad_norm)
+            # A GPU is still computing here; reading the loss waits for it.
+            self._ready = {(first := self._first(step + 1, mine[0])): self._batch(first)}
             loss, norm = torch.stack([total, grad_norm]).tolist()
             if math.isfinite(loss) and math.isfinite(norm):
                 return loss, norm
@@ -239,16 +243,23 @@ class Trainer:
         return flat[0]
 
     def _backward(self, step: int, part: int) -> torch.Tensor:
-        settings = self.settings
-        first = (step - 1) * settings.effective_batch_size + part * settings.batch_size
-        batch = make_batch(self.examples, first, schedule=self.schedule, settings=settings).to(self.policy.device)
+        first = self._first(step, part)
+        batch = self._ready.pop(first, None) or self._batch(first)
         with self._dropout(first):
             with self.policy.autocast():
                 predicted = self._predict(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
             squared_error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-            loss = (batch.weights * squared_error).sum() / settings.effective_batch_size
+            loss = (batch.weights * squared_error).sum() / self.settings.effective_batch_size
             self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def _first(self, step: int, part: int) -> int:
+        """Return the first visit of a forward pass."""
+        return (step - 1) * self.settings.effective_batch_size + part * self.settings.batch_size
+
+    def _batch(self, first: int) -> Batch:
+        made = make_batch(self.examples, first, schedule=self.schedule, settings=self.settings)
+        return made.to(self.policy.device)
 
     def _dropout(self, first: int) -> AbstractContextManager[None]:
         """Return the context of the forward pass over the visits from `first` on: its place in the run seeds it."""

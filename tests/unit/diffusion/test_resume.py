@@ -65,15 +65,24 @@ def _bytes(state):
     return tensor_bytes(state.checkpoint_adapter, metadata={})
 
 
+def test_a_batch_that_was_made_ahead_is_the_one_that_belongs_there(tiny_base_model):
+    knobs = {"batch_size": 2, "gradient_accumulation_steps": 2}
+    ahead, anew = tiny_trainer(tiny_base_model, **knobs), tiny_trainer(tiny_base_model, **knobs)
+    for step in (1, 2, 3):
+        anew._ready = {}
+        assert train(ahead, step) == train(anew, step)
+        assert set(ahead._ready) == {4 * step}
+
+
 def test_going_on_neither_repeats_nor_draws_again_what_was_seen(tiny_base_model, monkeypatch):
     firsts = []
-    original = training.make_batch
+    original = training.Trainer._backward
 
-    def recorded(examples, first, **options):
-        firsts.append(first)
-        return original(examples, first, **options)
+    def recorded(trainer, step, part):
+        firsts.append(4 * (step - 1) + part)
+        return original(trainer, step, part)
 
-    monkeypatch.setattr(training, "make_batch", recorded)
+    monkeypatch.setattr(training.Trainer, "_backward", recorded)
     trainer = tiny_trainer(tiny_base_model)
     for stop in (1, 2, 3):
         state = trainer.state() if trainer.step else None
