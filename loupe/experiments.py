@@ -125,7 +125,7 @@ def _experiment(root: Path, row: Mapping[str, Any], baseline: Experiment | None)
     of_experiment = kind == "experiment" and baseline is not None
     return Experiment(
         rev=rev,
-        name=str(row.get("Experiment") or (rev[:7] if rev.startswith(said) else f"{said} {rev[:7]}")),
+        name=_name(kind, row.get("Experiment"), said, rev),
         kind=kind,
         baseline=baseline.name if of_experiment and baseline else "",
         created=str(row.get("Created") or ""),
@@ -134,6 +134,13 @@ def _experiment(root: Path, row: Mapping[str, Any], baseline: Experiment | None)
         changed=differing(baseline.params, params) if of_experiment and baseline else {},
         scores={} if state else _scores(root, rev),
     )
+
+
+def _name(kind: Kind, given: str | None, said: str, rev: str) -> str:
+    """Return the experiment's name, or the short hash, behind the branch or tag that DVC gave in its place."""
+    if kind == "workspace":
+        return "workspace"
+    return given or (rev[:7] if rev.startswith(said) else f"{said} {rev[:7]}")
 
 
 def _full_hash(root: Path, rev: str | None) -> str | None:

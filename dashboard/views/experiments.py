@@ -24,7 +24,7 @@ from loupe.run_store import RunStore
 from loupe.vote_html import vote_table
 from loupe.wording import number, step_label
 
-MAX_COMMITS = 50
+MAX_COMMITS = 20
 REFRESH_S = 5
 PROMPTS_SHOWN = 8
 WORKSPACE = "workspace"
@@ -46,7 +46,8 @@ def show(store: RunStore) -> None:
         return
     n_trials = sum(row.kind == "experiment" for row in rows)
     hint = "" if n_trials else "<code>dvc exp run -S train.learning_rate=3e-4</code> makes one."
-    st.html(headline(f"{n_trials} experiment{'s' if n_trials != 1 else ''}", hint))
+    title = f"{n_trials} experiment{'s' if n_trials != 1 else ''}" if n_trials else "Commits, no experiments yet"
+    st.html(headline(title, hint))
     st.html(_table(rows))
     _compare(store, rows)
 

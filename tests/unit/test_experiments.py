@@ -66,6 +66,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_commits_older_than_head_are_there_with_their_own_parameters_and_scores(project: Path) -> None:
     workspace, second, first = experiments(project, max_commits=10)
+    assert workspace.name == "workspace"
     assert [row.kind for row in (workspace, second, first)] == ["workspace", "commit", "commit"]
     assert [row.scores["fd_demo_last"] for row in (workspace, second, first)] == [29, 29, 30]
     assert [second.rev, first.rev] == [git(project, "rev-parse", rev) for rev in ("HEAD", "HEAD~1")]
