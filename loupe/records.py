@@ -221,10 +221,11 @@ class Null(_Record):
     hi: float
     """2.5th and 97.5th percentile over the draws."""
     n_a: int
-    """Real train photos in each draw; fewer than the pictures of a checkpoint where there are not enough."""
+    """Pictures: real train photos in each draw, fewer than a checkpoint has where there are not enough of them."""
     n_b: int
     """Real photos that they are compared with; 0 where the score compares with nothing (Inception Score)."""
     n_draws: int
+    """0 where the distribution is known without drawing."""
 
 
 class ReferenceManifest(_Record):
@@ -245,9 +246,11 @@ class EvaluationManifest(_Record):
 
     extractors: tuple[ExtractorInfo, ...]
     metric_keys: tuple[str, ...]
-    """Columns of checkpoints.csv that are scores, in the order of loupe/metric_specs.py."""
+    """Columns of checkpoints.csv that are scores, in the order of loupe/metric_table.py."""
     nulls: dict[str, Null]
     real_scores: dict[str, float]
+    controls: dict[str, dict[str, float]] = {}
+    """Noise, blank white, shuffled captions -> metric key -> what they score: what any score must be read against."""
     n_real: int
     samples_sha256: str
     """Of data/samples/manifest.json."""
@@ -263,6 +266,19 @@ class EvaluationManifest(_Record):
     files: dict[str, str]
 
 
+class Standing(_Record):
+    """How one checkpoint stands; a number that could not be computed is absent."""
+
+    merit: float
+    """Weighted sum of its gains over base, each in units of its uncertainty."""
+    to_best: float | None = None
+    """Its merit minus the best one's, paired by prompt, with its 95 % interval."""
+    to_best_lo: float | None = None
+    to_best_hi: float | None = None
+    p_base: float | None = None
+    """Of its merit being that of base, after Holm's correction over the checkpoints."""
+
+
 class Selection(_Record):
     """metrics/selection.json."""
 
@@ -275,6 +291,12 @@ class Selection(_Record):
     """step-N -> the gates it failed."""
     tied_steps: tuple[int, ...]
     """Steps that cannot be told from the best."""
+    criteria: dict[str, str] = {}
+    """distance | clip_gap | colour | diversity -> the metric that stood for it."""
+    front_steps: tuple[int, ...] = ()
+    """Steps that no other eligible one beats or equals on every criterion."""
+    standings: dict[str, Standing] = {}
+    """step-N -> how it stands by the criteria together."""
 
 
 class ExportedFile(_Record):

@@ -29,6 +29,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics import tables
     from loupe.metrics.evaluation import evaluate_samples
     from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
@@ -48,11 +49,12 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     photos = photo_rows(captions, paths.dataset)
 
     rendered = _render(params, paths, store, captions, step=selection.step)
-    real = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
+    measured = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
+    real = RealPhotos(train=train, held_out=measured.images)
     evaluated = evaluate_samples(
         rendered.manifest,
         paths.confirmation,
-        real=real.images,
+        real=real,
         extractors=extractors,
         store=store,
         batch_size=settings.batch_size,
@@ -65,9 +67,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     scalars = tables.final(
         evaluated,
         extractors.infos,
-        nulls=real_nulls(train, real.images, evaluated.specs, **draws),
-        real_scores=real_scores(real.images, evaluated.specs, **draws),
-        n_real=len(real.images),
+        nulls=real_nulls(real, evaluated.specs, **draws),
+        real_scores=real_scores(real, evaluated.specs, **draws),
         verdict=selection.verdict,
     )
     write_json(paths.metrics / "final.json", scalars)

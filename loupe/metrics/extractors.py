@@ -96,7 +96,8 @@ def resolve_extractors(*, inception: str, clip: str, demo_folder: Path, machine:
 
 def pixel_measure_kind() -> str:
     """Return the work store's kind of what is measured from pixels without a network."""
-    return _store_kind("pixels", {}, (HERE / "background.py", HERE / "images.py"), ("numpy", "pillow"))
+    code = ("background.py", "colour_families.py", "images.py", "pixel_measures.py", "silhouette.py")
+    return _store_kind("pixels", {}, [HERE / name for name in code], ("numpy", "pillow", "scipy"))
 
 
 def _kept(problems: list[str], resolve: Callable[[], Extractor]) -> Extractor | None:
