@@ -162,7 +162,7 @@ class RunStore:
         rows = self.files.table(
             self.paths.metrics / "per_image.csv",
             required=("prompt_id", "seed_index", "step"),
-            text=("prompt_id", "file", "sha256", "invalid_reason", "colour"),
+            text=("prompt_id", "file", "sha256", "invalid_reason", "colour", "nearest_train"),
             made_by="evaluate",
         )
         return {(str(r["prompt_id"]), int(r["seed_index"]), int(r["step"])): r for r in rows or ()}

@@ -46,6 +46,7 @@ EXTRACTORS = (
     ExtractorInfo(name=DEMO_CLASSIFIER, role="inception", kind="domain_trained", sha256="1" * 64, resize="none"),
     ExtractorInfo(name=DEMO_CLIP, role="clip", kind="domain_trained", sha256="2" * 64, resize="none"),
 )
+SCORES = ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")
 BASE = BaseModelInfo(
     name="demo", revision=None, sha256="b" * 64, prediction_type="epsilon", latent_channels=4, scaling_factor=0.18215,
     sample_size_px=128,
@@ -324,7 +325,7 @@ def score_row(shape: Shape, step: int, keys: list[str]) -> dict[str, float | int
 
 def write_evaluation(root: Path, shape: Shape) -> None:
     paths = ProjectPaths(root)
-    keys = list(applicable_specs(EXTRACTORS))
+    keys = [key for key in applicable_specs(EXTRACTORS) if key in SCORES]
     rows = [score_row(shape, step, keys) for step in shape.all_steps]
     write_csv(paths.metrics / "checkpoints.csv", checkpoint_columns(keys), rows)
     manifest = SamplesManifest.model_validate_json((paths.samples / "manifest.json").read_bytes())

@@ -38,7 +38,8 @@ def diversity_of_images(images: ImageSet, real: RealPhotos) -> Array:
         rows = np.flatnonzero(prompts == prompt)
         spread = spreads.get(images.array(ASKED_FAMILY)[rows[0]], 0.0)
         if len(rows) > 1 and spread > 0:
-            others = (unit[rows] @ unit[rows].T).sum(axis=1) - 1
+            cosines = unit[rows] @ unit[rows].T
+            others = cosines.sum(axis=1) - np.diag(cosines)
             values[rows] = (1 - others / (len(rows) - 1)) / spread
     return values
 
@@ -93,7 +94,6 @@ def _mean_difference(unit_ND: Array) -> float:
 
 
 def _unit(rows_ND: Array) -> Array:
+    """Return rows of length 1; a row of zeros, which has no direction, stays as it is and so is like no other."""
     lengths = np.linalg.norm(rows_ND, axis=1, keepdims=True)
-    if not lengths.all():
-        raise ValueError("a feature equal to the train photos' mean has no direction")
-    return rows_ND / lengths
+    return np.divide(rows_ND, lengths, out=np.zeros_like(rows_ND), where=lengths > 0)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from loupe.atomic_io import read_record, sha256_file, write_record
 from loupe.errors import PipelineError
-from loupe.metric_specs import checkpoint_columns
+from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
 from loupe.params import Params
 from loupe.paths import ProjectPaths
 from loupe.records import EvaluationManifest, ReferenceManifest, SamplesManifest
@@ -27,7 +27,11 @@ from stages.select import select
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
 from tests.unit.metrics.small_run import inside, make_small_run, read_json, small_params, toy_prompts, write_samples
 
-KEYS = ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")
+KEYS = (
+    "fd_demo", "kid_demo", "cmmd_demo", "precision_demo", "recall_demo", "density_demo", "coverage_demo", "clip_demo",
+    "clip_gap_demo", "colour_demo", "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object",
+    "sharpness_pct", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo",
+)  # fmt: skip
 STEPS = (0, 10, 20, 30)
 
 
@@ -123,14 +127,17 @@ def test_scores_follow_the_pictures(run: Run) -> None:
 def test_aggregates_can_be_recomputed_from_the_pictures(run: Run) -> None:
     pictures = run.table("per_image.csv")
     assert list(pictures[0]) == [
-        "step", "prompt_id", "seed_index", "seed", "file", "clip", "colour_ok", "background_ok",
-        "background_white_share", "invalid_reason",
+        "step", "prompt_id", "seed_index", "seed", "file", "precision", "density", "clip", "clip_gap", "colour_ok",
+        "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object", "sharpness_pct", "memorised",
+        "diversity", "background_white_share", "nearest_train", "nearest_train_distance", "invalid_reason",
     ]  # fmt: skip
     assert len(pictures) == len(STEPS) * 12
     for row in run.table("checkpoints.csv"):
         of_step = [picture for picture in pictures if picture["step"] == row["step"]]
-        for key, column in (("clip_demo", "clip"), ("colour_demo", "colour_ok"), ("background_ok", "background_ok")):
-            mean = np.mean([float(picture[column]) for picture in of_step])
+        for key, spec in METRIC_SPECS.items():
+            if key not in KEYS or spec.level != "image":
+                continue
+            mean = np.mean([float(picture[spec.image_column]) for picture in of_step if picture[spec.image_column]])
             assert float(row[key]) == pytest.approx(mean, abs=1e-5)
 
 
@@ -138,13 +145,14 @@ def test_summary_is_flat_and_names_no_extractor_twice(run: Run) -> None:
     summary = read_json(run.paths.metrics / "summary.json")
     rows = run.table("checkpoints.csv")
     assert all(isinstance(value, float | int) for value in summary.values())
-    assert summary["step_last"] == summary["step_best"] == 30
-    assert summary["fd_demo_best"] == summary["fd_demo_last"] == float(rows[-1]["fd_demo"])
+    assert summary["step_last"] == 30
+    assert summary["cmmd_demo_best"] == min(float(row["cmmd_demo"]) for row in rows[1:])
+    assert summary["fd_demo_last"] == float(rows[-1]["fd_demo"])
     assert summary["fd_demo_base"] == float(rows[0]["fd_demo"])
     assert (summary["n_images"], summary["n_prompts"], summary["n_real"]) == (12, 6, 12)
-    null = read_record(run.paths.reference / "manifest.json", ReferenceManifest, made_by="reference").nulls["fd_demo"]
+    null = read_record(run.paths.reference / "manifest.json", ReferenceManifest, made_by="reference").nulls["cmmd_demo"]
     assert (null.n_a, null.n_b) == (12, 12)
-    assert summary["fd_demo_null"] == pytest.approx(null.mean)
+    assert summary["cmmd_demo_null"] == pytest.approx(null.mean)
 
 
 def test_every_score_has_its_provenance(run: Run) -> None:
@@ -154,7 +162,16 @@ def test_every_score_has_its_provenance(run: Run) -> None:
     assert manifest.extractors[0].sha256 == sha256_file(run.paths.demo / "classifier" / "model.safetensors")
     assert manifest.samples_sha256 == sha256_file(run.manifest_path)
     assert manifest.targets == {}, "the targets speak of FID, CLIP score and Inception Score; none of these is here"
-    assert set(manifest.nulls) == {"fd_demo", "is_demo"}
+    assert set(manifest.nulls) == set(KEYS)
+    assert set(manifest.controls) == {"noise", "blank white", "real photos, shuffled captions"}
+    assert manifest.controls["noise"]["background_ok"] == 0
+    assert manifest.controls["blank white"]["background_ok"] == 1
+    assert manifest.controls["blank white"]["centred_ok"] == 0 == manifest.controls["noise"]["centred_ok"]
+    assert manifest.controls["blank white"]["vendi_demo"] == pytest.approx(1)
+    assert "sharpness_pct" not in manifest.controls["blank white"], "there is no product to be sharp"
+    assert abs(manifest.controls["real photos, shuffled captions"]["clip_gap_demo"]) < abs(
+        manifest.real_scores["clip_gap_demo"]
+    )
     assert set(manifest.real_scores) == {"clip_demo", "colour_demo", "background_ok", "is_demo"}
     assert all(sha256_file(run.paths.evaluation / name) == sha256 for name, sha256 in manifest.files.items())
 

@@ -38,7 +38,7 @@ def test_kid_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 25)])
-def test_torchmetrics_agrees_on_one_subset_of_all(n: int, m: int) -> None:
+def test_torchmetrics_and_loops_over_pairs_agree(n: int, m: int) -> None:
     import torch
     from torchmetrics.image.kid import poly_mmd
 
@@ -75,7 +75,7 @@ def test_cmmd_is_unbiased_and_blind_to_length() -> None:
 
 def test_cmmd_is_ten_times_the_squared_mean_shift_to_first_order() -> None:
     """Unit vectors are near to each other where sigma is 10, so k is almost linear: 1000 MMD^2 = 10 |shift|^2."""
-    x, y = cloud(4000, 8, 5, 1.0), cloud(4000, 8, 6)
+    x, y = cloud(1500, 8, 5, 1.0), cloud(1500, 8, 6)
     unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (x, y)]
     shift = unit[0].mean(axis=0) - unit[1].mean(axis=0)
     assert cmmd(x, y) == pytest.approx(10 * shift @ shift, rel=0.02)
