@@ -146,7 +146,7 @@ _TEXT_AND_COLOUR = (
     ),
     MetricSpec(
         key="colour_demo", label="Colour as asked (demo)", better="higher", unit="share", extractor="inception",
-        extractor_name=DEMO_CLASSIFIER,
+        extractor_name=DEMO_CLASSIFIER, headline=True,
         meaning="Share of the pictures in which the demo classifier sees the colour that the prompt asks for.",
         **_image("colour:colour_matches", "colour_ok"),
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ class MetricColumn:
     real: float | None
     """The same score of the real validation images."""
     target: float | None
+    controls: dict[str, float] = field(default_factory=dict)
+    """Noise, blank white, shuffled captions -> the same score of theirs."""
 
 
 class RunStore:
@@ -284,4 +286,5 @@ def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricCo
         null=evaluation.nulls.get(spec.key),
         real=evaluation.real_scores.get(spec.key),
         target=evaluation.targets.get(spec.key),
+        controls={name: scores[spec.key] for name, scores in evaluation.controls.items() if spec.key in scores},
     )

@@ -21,7 +21,7 @@ HEAVY = (
     "streamlit",
 )
 L1 = tuple(
-    f"loupe/{n}.py" for n in ("run_files", "run_samples", "run_store", "run_state", "metric_specs", "metric_table")
+    f"loupe/{n}.py" for n in ("run_files", "run_samples", "run_store", "run_state", "metric_specs", "score_report")
 )
 STAGES = sorted(f.stem for f in (ROOT / "stages").glob("*.py") if f.stem != "__init__")
 
