@@ -78,11 +78,11 @@ def _preview(sha256: str) -> bytes:
     original = _original(sha256)
     store = WorkStore(current_store().paths.work)
     key = fingerprint({"picture": sha256, "side_px": PREVIEW_SIDE_PX, "quality": _PREVIEW_QUALITY})
-    kept = store.get("previews", key, ".webp")
+    kept = store.get("thumbnails", key, ".webp")
     if kept:
         return kept.read_bytes()
     content = _shrunk(original)
-    with store.put("previews", key, ".webp") as file:
+    with store.put("thumbnails", key, ".webp") as file:
         file.write_bytes(content)
     return content
 

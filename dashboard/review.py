@@ -33,6 +33,9 @@ def main() -> None:
     pages = [
         st.Page("views/overview.py", title="Overview", default=True),
         st.Page("views/compare.py", title="Compare"),
+        st.Page("views/vote.py", title="Vote"),
+        st.Page("views/training.py", title="Training"),
+        st.Page("views/data.py", title="Data"),
     ]
     st.navigation(pages, position="top").run()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.errors import PipelineError, exit_on_user_error, problems_message
-from loupe.params import Params, checkpoint_steps, load_params
+from loupe.params import PROMPT_ID, Params, checkpoint_steps, load_params
 from loupe.paths import ProjectPaths
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="draw a prompt with chosen checkpoints")
     generate.add_argument("prompt")
+    generate.add_argument(
+        "--prompt-id",
+        type=_prompt_id,
+        default="prompt",
+        help="id that the seeds come from; with the id of a prompt of the run, its pictures come out again",
+    )
     generate.add_argument(
         "--step",
         type=int,
@@ -126,7 +132,7 @@ def _generate(params: Params, paths: ProjectPaths, options: argparse.Namespace) 
     rendered = render_samples(
         _source(params, paths),
         steps=options.steps,
-        prompts=[PromptRecord(prompt_id="prompt", text=options.prompt, colour=None)],
+        prompts=[PromptRecord(prompt_id=options.prompt_id, text=options.prompt, colour=None)],
         seeds_per_prompt=options.count,
         purpose="generate",
         root_seed=params.seed if options.seed is None else options.seed,
@@ -189,6 +195,12 @@ def _new_folder(folder: Path) -> Path:
 
 def _reason(invalid_reason: str | None) -> str:
     return "" if invalid_reason is None else f" ({invalid_reason})"
+
+
+def _prompt_id(text: str) -> str:
+    if not PROMPT_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError("must be lower-case letters, digits and underscores")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_table import DEMO_CLASSIFIER, DEMO_CLIP, METRIC_SPECS, STANDARD_INCEPTION, MetricSpec
-from loupe.records import ExtractorInfo
 
 __all__ = [
     "DEMO_CLASSIFIER",

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from loupe.errors import PipelineError, nearest_names, problems_message
+from loupe.param_types import PositiveInt, Section, Share
+from loupe.train_params import TrainParams
 from loupe.yaml_file import read_yaml
 
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
 PROMPT_ID = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class ModelParams(_Section):
+class ModelParams(Section):
     """Which base model is fine-tuned."""
 
     base: str = Field(min_length=1)
@@ -35,7 +31,7 @@ class ModelParams(_Section):
     """Full commit hash of the Hub id; null for a folder and for `demo`."""
 
 
-class SplitParams(_Section):
+class SplitParams(Section):
     """How examples are shared out."""
 
     train: Share
@@ -61,7 +57,7 @@ class SplitParams(_Section):
         return self
 
 
-class DataParams(_Section):
+class DataParams(Section):
     """Where examples come from and how they are prepared."""
 
     source: Literal["demo", "kaggle-fashion", "pairs", "captions-json"]
@@ -96,48 +92,7 @@ class DataParams(_Section):
         return value
 
 
-class TrainParams(_Section):
-    """How the adapter is trained."""
-
-    max_steps: PositiveInt
-    """Optimizer steps."""
-    checkpoint_every: PositiveInt
-    """A checkpoint is kept every this many steps, and after the last one."""
-    batch_size: PositiveInt
-    """Examples per forward pass on one device."""
-    gradient_accumulation_steps: PositiveInt
-    """Forward passes per optimizer step; batch_size times this is the effective batch size on one device."""
-    learning_rate: float = Field(gt=0)
-    """Peak learning rate of AdamW."""
-    lr_scheduler: Literal["constant", "linear", "cosine"]
-    """Learning-rate schedule after warm-up. Only with `constant` can max_steps be raised without training anew."""
-    lr_warmup_steps: int = Field(ge=0)
-    """Optimizer steps over which the learning rate rises linearly from 0."""
-    adam_beta1: float = Field(ge=0, lt=1)
-    """Decay of AdamW's first moment."""
-    adam_beta2: float = Field(ge=0, lt=1)
-    """Decay of AdamW's second moment."""
-    adam_epsilon: float = Field(gt=0)
-    """AdamW's epsilon."""
-    weight_decay: float = Field(ge=0)
-    """Decoupled weight decay."""
-    max_grad_norm: float = Field(gt=0)
-    """Gradients are scaled down to this global L2 norm."""
-    rank: PositiveInt
-    """LoRA rank r, the inner dimension of the A and B matrices."""
-    alpha: float = Field(gt=0)
-    """LoRA alpha; the adapter's update is multiplied by alpha / rank."""
-    target_modules: tuple[str, ...] = Field(min_length=1)
-    """Names of the UNet's layers that get an adapter (a name matches the end of a layer's path)."""
-    noise_offset: float = Field(ge=0)
-    """Standard deviation of the constant added to each channel's noise; lets an image's mean move."""
-    snr_gamma: float | None = Field(gt=0)
-    """Min-SNR gamma (5.0 in the paper); null weighs every timestep alike."""
-    caption_dropout: Share
-    """Share of the captions replaced by the empty one, for classifier-free guidance."""
-
-
-class GenerateParams(_Section):
+class GenerateParams(Section):
     """Which pictures every checkpoint draws."""
 
     prompts: dict[str, str]
@@ -171,7 +126,7 @@ class GenerateParams(_Section):
         return self
 
 
-class TargetParams(_Section):
+class TargetParams(Section):
     """Targets to show beside the scores. They never turn a cell green by themselves."""
 
     fid: float = Field(gt=0)
@@ -184,7 +139,7 @@ class TargetParams(_Section):
     """Smoothed training loss below this was asked for."""
 
 
-class EvaluateParams(_Section):
+class EvaluateParams(Section):
     """What measures the pictures."""
 
     inception: str = Field(min_length=1)
@@ -203,7 +158,7 @@ class EvaluateParams(_Section):
     """Targets to show beside the scores."""
 
 
-class WeightParams(_Section):
+class WeightParams(Section):
     """How much each criterion counts; each is a gain over the base model in units of its own uncertainty."""
 
     distance: float = Field(ge=0)
@@ -222,7 +177,7 @@ class WeightParams(_Section):
         return self
 
 
-class SelectParams(_Section):
+class SelectParams(Section):
     """How a checkpoint is recommended; fixed before the run."""
 
     min_background_ok: Share
@@ -239,7 +194,7 @@ class SelectParams(_Section):
     """How much each criterion counts."""
 
 
-class ConfirmParams(_Section):
+class ConfirmParams(Section):
     """The one look at the test split."""
 
     test_captions: PositiveInt
@@ -248,7 +203,7 @@ class ConfirmParams(_Section):
     """Pictures per prompt, from seeds that no other stage uses."""
 
 
-class ExportParams(_Section):
+class ExportParams(Section):
     """What is taken away."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -259,7 +214,7 @@ class ExportParams(_Section):
     """Also write the base model with the adapter merged in, as a diffusers folder."""
 
 
-class Params(_Section):
+class Params(Section):
     """A whole params.yaml; each section is named after the stage that it belongs to."""
 
     seed: int = Field(ge=0, lt=2**32)

@@ -73,6 +73,16 @@ class ProjectPaths:
         """
         return Path(os.environ.get("DVC_ROOT") or self.root) / ".work"
 
+    @property
+    def train_telemetry(self) -> Path:
+        """Speed and memory of the latest training in this very folder: no artefact, and shared with no other run."""
+        return self.root / ".work" / "train-telemetry.csv"
+
+    @property
+    def previews(self) -> Path:
+        """Pictures that the latest training in this very folder drew at its checkpoints, as in `samples`."""
+        return self.root / ".work" / "previews"
+
 
 def step_name(step: int) -> str:
     """Return the folder name of a checkpoint: 500 -> 'step-000500'."""

@@ -26,7 +26,7 @@ def track(
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        with tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True) as bar:
+        with tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True, leave=None) as bar:
             for item in bar:
                 if note:
                     bar.set_postfix_str(note(item), refresh=False)
@@ -45,14 +45,25 @@ def track(
         print(progress_line(what, done, total, time.monotonic() - started, unit) + noted, flush=True)
 
 
+def say(line: str) -> None:
+    """Print a line of its own, above the bars that are being shown on a terminal."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stdout)
+    else:
+        print(line, flush=True)
+
+
 def progress_line(what: str, done: int, total: int, elapsed_s: float, unit: str) -> str:
     """Return e.g. 'train: 75/300 steps (25 %), 4.1 steps/s, 55 s left'; the rate is left out before it is known."""
-    line = f"{what}: {done}/{total} {unit}s"
+    units = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
+    line = f"{what}: {done}/{total} {units}"
     if total > 0:
         line += f" ({100 * done // total} %)"
     if elapsed_s > 0 and done > 0:
         rate = done / elapsed_s
-        line += f", {rate:.3g} {unit}s/s"
+        line += f", {rate:.3g} {units}/s"
         if done < total:
             line += f", {(total - done) / rate:.0f} s left"
     return line

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import read_records
+from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null, Selection
 from loupe.metric_specs import MetricSpec, metric_specs
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
@@ -23,13 +24,9 @@ from loupe.records import (
     CheckpointInfo,
     CheckpointsManifest,
     DatasetManifest,
-    EvaluationManifest,
     ExportManifest,
-    ExtractorInfo,
-    Null,
     PromptRecord,
     SamplesManifest,
-    Selection,
     TrainRow,
 )
 from loupe.run_files import Cells, Problem, RunFiles, listing, signature
@@ -90,7 +87,8 @@ class RunStore:
     def __init__(self, root: Path) -> None:
         self.paths = ProjectPaths(root.resolve())
         self.files = RunFiles(self.paths.root)
-        self._appeared: dict[str, Path] = {}
+        self.shown: dict[str, Path] = {}
+        """Pictures that were shown before a manifest of generate named them, by SHA-256."""
 
     # --- manifests: None when absent or broken; which of the two, problems() tells ----------------------------------
 
@@ -213,7 +211,7 @@ class RunStore:
             wanted=wanted,
         ):
             if sample.sha256:
-                self._appeared[sample.sha256] = pictures[sample.key]
+                self.shown[sample.sha256] = pictures[sample.key]
             yield sample
 
     def sample_file(self, sha256: str) -> Path | None:
@@ -225,7 +223,7 @@ class RunStore:
             index = self.files.parsed(folder / "manifest.json", "by hash", partial(files_by_sha256, folder, read()))
             if index and sha256 in index:
                 return index[sha256]
-        return self._appeared.get(sha256)
+        return self.shown.get(sha256)
 
     def problems(self) -> tuple[Problem, ...]:
         """Read everything but the pictures and return what cannot be believed."""
@@ -246,6 +244,7 @@ class RunStore:
     def _watched(self) -> Iterator[Path]:
         root = self.paths.root
         yield from (root / "params.yaml", root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock", self.paths.samples)
+        yield from (self.paths.train_telemetry, self.paths.previews / "manifest.json")
         for folder in (self.paths.metrics, self.paths.samples):
             yield from listing(folder)
         for folder in ("dataset", "latents", "reference", "checkpoints", "evaluation", "confirmation", "export"):

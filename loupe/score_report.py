@@ -11,7 +11,7 @@ _DIRECTION = {"higher": "higher is better", "lower": "lower is better", "closer 
 
 
 def score_report(store: RunStore) -> str:
-    """Return a row per checkpoint, the null or real value of each score and those of the controls; '' without scores."""
+    """Return a row per checkpoint, the null or real value of each score and the controls'; '' without scores."""
     rows, metrics = store.scores(), tuple(column for column in store.metrics() if column.spec.headline)
     if not rows:
         return ""

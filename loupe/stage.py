@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from loupe.errors import exit_on_user_error
+from loupe.launch import launch_if_asked, require_launch_as_asked
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.workstore import WorkStore
@@ -19,14 +21,20 @@ from loupe.workstore import WorkStore
 StageWork = Callable[[Params, ProjectPaths, WorkStore], None]
 
 
-def run_stage(name: str, description: str | None, work: StageWork) -> None:
-    """Parse `--params`, load it, and run `work`; a user's mistake is printed bare with exit code 2."""
+def run_stage(name: str, description: str | None, work: StageWork, *, may_be_many: bool = False) -> None:
+    """Parse `--params`, load it, and run `work`; a user's mistake is printed bare with exit code 2.
+
+    `may_be_many`: several processes may do the stage's work together (see `loupe.launch`).
+    """
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=description)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
     arguments = parser.parse_args()
 
     def whole_stage() -> None:
+        require_launch_as_asked(name, may_be_many=may_be_many)
         params = load_params(arguments.params)
+        if may_be_many:
+            launch_if_asked(f"stages.{name}", sys.argv[1:])
         paths = ProjectPaths(Path.cwd())
         work(params, paths, WorkStore(paths.work))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, read_records, write_json
+from loupe.evaluation_records import ReferenceManifest, Selection
 from loupe.params import Params
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest, ReferenceManifest, Selection
+from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 

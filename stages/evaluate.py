@@ -1,7 +1,7 @@
 """Score the base model and every checkpoint: per checkpoint and per picture, with intervals paired by prompt.
 
-Reads data/samples, data/reference and the extractors; writes metrics/checkpoints.csv, metrics/per_image.csv,
-metrics/summary.json and data/evaluation, its manifest last. Features of pictures that were measured before come from
+Reads data/samples, data/reference, metrics/validation.csv and the extractors; writes checkpoints.csv, per_image.csv,
+overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last. Features of pictures that were measured before come from
 the work store; when all are there, no network is loaded.
 """
 
@@ -11,9 +11,10 @@ import json
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file, write_csv, write_json, write_record
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.params import Params
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import EvaluationManifest, ReferenceManifest, SamplesManifest
+from loupe.records import SamplesManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore, library_versions
 
@@ -84,11 +85,14 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
 def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManifest) -> None:
     from loupe.metric_specs import checkpoint_columns
-    from loupe.metrics import tables
+    from loupe.metrics import overfitting, tables
 
     rows = tables.checkpoint_rows(evaluated)
     write_csv(folder / "checkpoints.csv", checkpoint_columns(evaluated.specs), rows)
     write_csv(folder / "per_image.csv", tables.per_image_columns(evaluated.specs), tables.per_image_rows(evaluated))
+    losses = overfitting.read_validation_losses(folder / "validation.csv")
+    signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
+    write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs), signs)
     write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls))
 
 

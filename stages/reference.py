@@ -6,9 +6,10 @@ Reads data/dataset (never its test split) and the extractors; writes data/refere
 from __future__ import annotations
 
 from loupe.atomic_io import empty_folder, read_record, read_records, write_record
+from loupe.evaluation_records import ReferenceManifest
 from loupe.params import GenerateParams, Params
 from loupe.paths import ProjectPaths
-from loupe.records import CaptionRecord, DatasetManifest, ReferenceManifest
+from loupe.records import CaptionRecord, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 

@@ -11,9 +11,10 @@ import json
 
 from loupe.atomic_io import read_record, write_record
 from loupe.errors import PipelineError
+from loupe.evaluation_records import EvaluationManifest
 from loupe.params import Params, SelectParams
 from loupe.paths import ProjectPaths
-from loupe.records import BASE_STEP, EvaluationManifest
+from loupe.records import BASE_STEP
 from loupe.stage import run_stage
 from loupe.workstore import WorkStore
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from ruamel.yaml import YAML
 
 from loupe.atomic_io import sha256_file, write_bytes, write_csv, write_json, write_record
+from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null, ReferenceManifest, Selection
 from loupe.metric_specs import DEMO_CLASSIFIER, DEMO_CLIP, METRIC_SPECS, applicable_specs, checkpoint_columns
 from loupe.paths import ProjectPaths, step_name
 from loupe.records import (
@@ -26,18 +27,14 @@ from loupe.records import (
     CheckpointInfo,
     CheckpointsManifest,
     DatasetManifest,
-    EvaluationManifest,
     ExportManifest,
-    ExtractorInfo,
     LatentsManifest,
-    Null,
     PromptRecord,
-    ReferenceManifest,
     SampleRecord,
     SamplesManifest,
-    Selection,
     TrainRow,
 )
+from loupe.train_records import TelemetryRow, ValidationRow, ValidationTimestepRow
 
 ROOT = Path(__file__).resolve().parents[1]
 NASTY = "a <script>alert(1)</script> *bold* :red[x] [link](https://example.org/) & <img src=x onerror=alert(2)> shoe"
@@ -97,6 +94,8 @@ def complete_run(root: Path, shape: Shape = Shape(), paint: Painter = paint_shoe
     write_params(root, shape)
     write_prepared(root, shape)
     write_checkpoints(root, shape)
+    write_validation(root, shape)
+    write_telemetry(root, shape)
     write_samples(root, shape, paint)
     write_evaluation(root, shape)
     write_selection(root, shape)
@@ -110,6 +109,8 @@ def partial_run(root: Path, shape: Shape = Shape()) -> Path:
     write_params(root, shape)
     write_prepared(root, shape)
     write_checkpoints(root, shape)
+    write_validation(root, shape)
+    write_telemetry(root, shape)
     write_lock(root)
     age(root)
     return root
@@ -259,6 +260,73 @@ def write_checkpoints(root: Path, shape: Shape) -> None:
         CheckpointsManifest(
             base_model=BASE, fingerprint="c" * 64, checkpoints=checkpoints, effective_batch_size=16, device="cpu",
             dtype="float32", library_versions={"torch": "2.15.0"},
+        ),
+    )  # fmt: skip
+
+
+def validation_loss(shape: Shape, step: int, timestep: int) -> float:
+    """Falls until three quarters of the training, then rises a little; larger at low timesteps."""
+    share = step / shape.steps[-1]
+    return round(0.4 - 0.0003 * timestep - 0.08 * share + 0.5 * max(0.0, share - 0.75) ** 2, 6)
+
+
+def write_validation(root: Path, shape: Shape) -> None:
+    """Both curves of metrics/, on eight timesteps."""
+    metrics = ProjectPaths(root).metrics
+    timesteps = range(62, 1000, 125)
+    means = {s: sum(validation_loss(shape, s, t) for t in timesteps) / len(timesteps) for s in shape.all_steps}
+    rows = []
+    for step, mean in means.items():
+        diff = mean - means[0] if step else None
+        lo, hi = (diff - 0.004, diff + 0.004) if diff is not None else (None, None)
+        rows.append(
+            ValidationRow(
+                step=step, val_loss=mean, val_loss_diff_base=diff, val_loss_diff_base_lo=lo, val_loss_diff_base_hi=hi,
+                n_images=45,
+            )
+        )  # fmt: skip
+    write_csv(metrics / "validation.csv", list(ValidationRow.model_fields), [row.model_dump() for row in rows])
+    write_csv(
+        metrics / "validation_timesteps.csv",
+        list(ValidationTimestepRow.model_fields),
+        [
+            {"step": step, "timestep": timestep, "loss": validation_loss(shape, step, timestep)}
+            for step in shape.all_steps
+            for timestep in timesteps
+        ],
+    )
+
+
+def write_telemetry(root: Path, shape: Shape, *, until: int | None = None) -> None:
+    """A row every five steps."""
+    rows = [
+        TelemetryRow(step=step, images_per_s=40 + step % 3, elapsed_s=0.4 * step, peak_memory_gb=1.25).model_dump()
+        for step in range(5, (until or shape.steps[-1]) + 1, 5)
+    ]
+    write_csv(ProjectPaths(root).train_telemetry, list(TelemetryRow.model_fields), rows)
+
+
+def write_previews(root: Path, shape: Shape, paint: Painter = paint_shoe, *, steps: tuple[int, ...] = ()) -> None:
+    """The four fixed prompts, seed index 0, at the base and at every checkpoint (or at `steps`)."""
+    folder, prompts = ProjectPaths(root).previews, tuple(p for p in prompts_of(shape) if p.colour)
+    samples = []
+    for prompt in prompts:
+        for step in steps or shape.all_steps:
+            file, content = f"{prompt.prompt_id}-0/{step}.png", draw_sample(prompt, 0, step, shape, paint)
+            write_bytes(folder / file, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            samples.append(
+                SampleRecord(
+                    prompt_id=prompt.prompt_id, seed_index=0, seed=1_000_000, step=step, file=file, sha256=sha256,
+                    invalid_reason=None,
+                )
+            )  # fmt: skip
+    write_record(
+        folder / "manifest.json",
+        SamplesManifest(
+            base_model=BASE, checkpoints_fingerprint="c" * 64, steps=steps or shape.all_steps, prompts=prompts,
+            seeds_per_prompt=1, samples=tuple(samples), width_px=shape.size_px, height_px=shape.size_px,
+            guidance_scale=4.0, num_inference_steps=20, negative_prompt="", sampler="DPMSolverMultistepScheduler",
         ),
     )  # fmt: skip
 

@@ -7,7 +7,8 @@ from html import escape
 
 from dashboard.components.markup import picture, recommended_chip
 from dashboard.components.wording import step_label
-from loupe.records import PromptRecord, Selection
+from loupe.evaluation_records import Selection
+from loupe.records import PromptRecord
 from loupe.run_samples import SampleView
 
 

@@ -12,7 +12,8 @@ import altair as alt
 import pandas as pd
 
 from dashboard.components.wording import DIRECTIONS
-from loupe.records import Selection, TrainRow
+from loupe.evaluation_records import Selection
+from loupe.records import TrainRow
 from loupe.run_store import MetricColumn, StepScores
 
 SCORE, NULL, TARGET = "#2f7fc4", "#8a8d93", "#d55e00"

@@ -15,6 +15,12 @@ _STATUS = {"done": "", "missing": " to come", "running": " running", "stale": " 
 _TILES = {"waiting": "Not drawn yet", "missing": "Missing", "corrupt": "Corrupt", "invalid": "Invalid"}
 
 
+def headline(title: str, sentence_html: str = "") -> str:
+    """Return a page's title, and a sentence below it: in an empty state the one that names the next command."""
+    sentence = f"<p>{sentence_html}</p>" if sentence_html else ""
+    return f'<header class="lp-headline"><h1>{escape(title)}</h1>{sentence}</header>'
+
+
 def stage_rail(state: RunState) -> str:
     """Return the line of stages with the status of each, in words as well as by sign."""
     items = "".join(
@@ -68,8 +74,9 @@ def picture(sample: SampleView, *, side_px: int, natural_px: int, alt: str, eage
     if side_px <= PREVIEW_SIDE_PX < natural_px:
         shown, more = preview_url(sample.sha256), f' srcset="{preview_url(sample.sha256)} 1x, {url} 2x"'
     note = f'<span class="lp-flag">{_TILES["invalid"]}: {escape(sample.reason)}</span>' if sample.reason else ""
+    place = escape(f"{sample.prompt_id}-{sample.seed_index}/{sample.step}", quote=True)
     return (
-        f'<a class="lp-shot" href="{url}" target="_blank" rel="noopener">'
+        f'<a class="lp-shot" href="{url}" target="_blank" rel="noopener" data-look="{place}">'
         f'<img class="lp-img{crisp}" src="{shown}"{more} width="{side_px}" height="{side_px}" '
         f'loading="{"eager" if eager else "lazy"}" decoding="async" alt="{escape(alt, quote=True)}">{note}</a>'
     )

@@ -8,8 +8,9 @@ from html import escape
 
 from dashboard.components.markup import picture, recommended_chip
 from dashboard.components.wording import number, step_label
+from loupe.evaluation_records import Selection
 from loupe.metric_specs import MetricSpec
-from loupe.records import BASE_STEP, PromptRecord, Selection
+from loupe.records import BASE_STEP, PromptRecord
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
 
@@ -91,11 +92,12 @@ def _cell(
     alt = f"{step_label(sample.step)}, seed {sample.seed_index}: {prompt.text}"
     shown = picture(sample, side_px=look.side_px, natural_px=look.natural_px, alt=alt, eager=eager)
     base = row.get(BASE_STEP)
-    scores = _scores(per_image.get(sample.key), per_image.get(base.key) if base else None, look.image_specs)
+    scores = picture_scores(per_image.get(sample.key), per_image.get(base.key) if base else None, look.image_specs)
     return f'<div class="{_column_class(sample.step, look)}" style="width:{look.side_px}px">{shown}{scores}</div>'
 
 
-def _scores(values: Cells | None, base: Cells | None, specs: Sequence[MetricSpec]) -> str:
+def picture_scores(values: Cells | None, base: Cells | None, specs: Sequence[MetricSpec]) -> str:
+    """Return a picture's scores with their differences to the base model's picture; '' where there are none."""
     if not values:
         return ""
     parts = [_score(spec, values, base or {}) for spec in specs if spec.image_column in values]

@@ -7,8 +7,8 @@ from html import escape
 
 from dashboard.components.markup import recommended_chip
 from dashboard.components.wording import direction, interval, number, step_label
+from loupe.evaluation_records import Selection
 from loupe.paths import step_name
-from loupe.records import Selection
 from loupe.run_store import MetricColumn, Score, StepScores
 
 

@@ -1,39 +1,32 @@
 """The Compare page: the same prompt and seed across every checkpoint, in original pixels, with each picture's scores.
 
-Every choice lives in the address, so a comparison is a link; junk in it falls back to showing everything.
+Every choice lives in the address, so a comparison is a link; junk in it falls back to showing everything. A click on a
+picture opens it large beside another checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import groupby
 
 import streamlit as st
 
-from dashboard.components.markup import state_banner
+from dashboard.components.compare_filters import LARGE_PICTURE_PX, Choice, choose
+from dashboard.components.large_view import KEY, large_view, large_view_facts
+from dashboard.components.markup import headline, state_banner
 from dashboard.components.sample_grid import GridLook, grid_header, prompt_rows
+from dashboard.components.sample_wall import sample_wall
 from dashboard.components.wording import number
 from dashboard.current_run import current_store
 from loupe.metric_specs import metric_specs
-from loupe.records import BASE_STEP, PromptRecord
+from loupe.records import PromptRecord
+from loupe.run_samples import SampleView
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
+from loupe.sample_order import Row
 
 PROMPTS_PER_PAGE = 8
-ZOOMS = {"½×": 0.5, "1×": 1.0, "2×": 2.0}
-LARGE_PICTURE_PX = 200
-"""Pictures wider than this start at half size, so that several checkpoints fit side by side."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What the reviewer wants to see."""
-
-    prompts: tuple[PromptRecord, ...]
-    steps: tuple[int, ...]
-    seed_indices: tuple[int, ...]
-    zoom: float
 
 
 def show(store: RunStore) -> None:
@@ -45,75 +38,98 @@ def show(store: RunStore) -> None:
     prompts, steps = store.prompts(), store.steps()
     if not prompts or not steps:
         st.html(
-            '<header class="lp-headline"><h1>No pictures to compare yet</h1><p>They are drawn by the stage '
-            "<code>generate</code>; <code>dvc repro</code> runs it and what it needs.</p></header>"
+            headline(
+                "No pictures to compare yet",
+                "They are drawn by the stage <code>generate</code>; <code>dvc repro</code> runs it and what it needs.",
+            )
         )
         return
     natural_px = _natural_px(store)
-    choice = _choose(store, prompts, steps, natural_px)
-    if not choice.prompts:
-        st.html(f'<p class="lp-empty">No prompt holds “{escape(st.session_state["q"])}”.</p>')
+    choice = choose(store, prompts, steps, natural_px)
+    if not choice.rows:
+        query = st.session_state.get("q")
+        said = f"No prompt holds “{escape(query)}” and passes the other" if query else "No picture passes these"
+        st.html(f'<p class="lp-empty">{said} filters.</p>')
         return
-    grid, n_pages = st.container(), -(-len(choice.prompts) // PROMPTS_PER_PAGE)
+    rows_per_page = PROMPTS_PER_PAGE * choice.n_seeds
+    grid, n_pages = st.container(), -(-len(choice.rows) // rows_per_page)
     page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
+    rows = choice.rows[(page - 1) * rows_per_page : page * rows_per_page]
+    look = _look(store, choice, natural_px)
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
     with grid:
-        _show_grid(store, choice.prompts[(page - 1) * PROMPTS_PER_PAGE : page * PROMPTS_PER_PAGE], choice, natural_px)
+        if choice.layout == "wall":
+            _show_wall(store, rows, by_id, choice, look)
+        else:
+            _show_grid(store, rows, by_id, look)
+    _mount_large_view(store, rows, by_id, look, page=(page, n_pages))
 
 
-def _choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[int], natural_px: int) -> Choice:
-    """Show the filters and return what they let through; an empty filter lets all through."""
-    by_name = {"base" if step == BASE_STEP else str(step): step for step in steps}
-    manifest, params = store.samples_manifest(), store.params()
-    n_seeds = manifest.seeds_per_prompt if manifest else params.generate.seeds_per_prompt if params else 1
-    default = "½×" if natural_px > LARGE_PICTURE_PX else "1×"
-    with st.container(key="lp-filters"):
-        words, picked = st.columns([3, 7])
-        query = words.text_input(
-            "Search prompts", key="q", placeholder="red, sneaker …", bind="query-params", live=True, type="search"
-        )
-        chosen = picked.multiselect(
-            "Prompts", [p.prompt_id for p in prompts], key="prompt", bind="query-params", placeholder="all"
-        )
-        with st.container(horizontal=True, gap="medium"):
-            step_filter = st.pills(
-                "Checkpoints", list(by_name), key="step", selection_mode="multi", bind="query-params"
-            )
-            seed_filter = st.pills(
-                "Seeds", list(range(n_seeds)), key="seed", selection_mode="multi", bind="query-params"
-            )
-            zoom = st.segmented_control(
-                "Size", list(ZOOMS), key="zoom", default=default, bind="query-params", required=True
-            )
-    return Choice(
-        prompts=tuple(p for p in prompts if (not chosen or p.prompt_id in chosen) and _holds(p, query or "")),
-        steps=tuple(step for name, step in by_name.items() if not step_filter or name in step_filter),
-        seed_indices=tuple(seed_filter or range(n_seeds)),
-        zoom=ZOOMS[zoom or default],
-    )
-
-
-def _holds(prompt: PromptRecord, query: str) -> bool:
-    haystack = f"{prompt.prompt_id} {prompt.text}".casefold()
-    return all(word in haystack for word in query.casefold().split())
-
-
-def _show_grid(store: RunStore, shown: Sequence[PromptRecord], choice: Choice, natural_px: int) -> None:
-    look = GridLook(
+def _look(store: RunStore, choice: Choice, natural_px: int) -> GridLook:
+    return GridLook(
         steps=choice.steps,
         side_px=round(natural_px * choice.zoom),
         natural_px=natural_px,
         image_specs=tuple(column.spec for column in store.metrics() if column.spec.image_column),
         selection=store.selection(),
     )
+
+
+def _show_grid(store: RunStore, rows: Sequence[Row], prompts: dict[str, PromptRecord], look: GridLook) -> None:
     per_image = store.per_image()
     with st.container(key="lp-grid"):
         with st.container(key="lp-grid-head"):
             st.html(grid_header(look, _header_notes(store)))
-        for place, prompt in enumerate(shown):
+        for place, (prompt_id, group) in enumerate(groupby(rows, key=lambda row: row[0])):
             samples = store.samples(
-                prompt_ids={prompt.prompt_id}, seed_indices=set(choice.seed_indices), steps=set(choice.steps)
+                prompt_ids={prompt_id}, seed_indices={seed for _, seed in group}, steps=set(look.steps)
             )
-            st.html(prompt_rows(prompt, samples, per_image, look, is_first=place == 0))
+            st.html(prompt_rows(prompts[prompt_id], samples, per_image, look, is_first=place == 0))
+
+
+def _show_wall(
+    store: RunStore, rows: Sequence[Row], prompts: dict[str, PromptRecord], choice: Choice, look: GridLook
+) -> None:
+    texts = {prompt_id: prompt.text for prompt_id, prompt in prompts.items()}
+    st.html(sample_wall(_in_order(store, rows, {choice.at}), texts, store.per_image(), look))
+
+
+def _in_order(store: RunStore, rows: Sequence[Row], steps: set[int]) -> Iterator[SampleView]:
+    """Yield the pictures of the rows, row by row in their order."""
+    found: dict[Row, list[SampleView]] = {row: [] for row in rows}
+    for sample in store.samples(prompt_ids={prompt_id for prompt_id, _ in rows}, steps=steps):
+        if (row := (sample.prompt_id, sample.seed_index)) in found:
+            found[row].append(sample)
+    for samples in found.values():
+        yield from samples
+
+
+def _mount_large_view(
+    store: RunStore, rows: Sequence[Row], prompts: dict[str, PromptRecord], look: GridLook, *, page: tuple[int, int]
+) -> None:
+    """Give the large view this page's rows, and the one that the address names wherever it stands."""
+    steps = store.steps()
+    asked = str(st.query_params.get("look", "")).rpartition("-")
+    named = (asked[0], int(asked[2])) if asked[0] in prompts and asked[2].isdecimal() else None
+    shown = [*rows, named] if named and named not in rows else rows
+    selection = look.selection
+    chosen = selection.step if selection and selection.step in steps else steps[-1]
+
+    def turn() -> None:
+        way = st.session_state[KEY].turn
+        st.session_state["page"] = min(page[1], max(1, page[0] + way))
+
+    facts = large_view_facts(
+        _in_order(store, shown, set(steps)),
+        prompts,
+        store.per_image(),
+        look.image_specs,
+        steps=steps,
+        against_base=chosen or steps[-1],
+        natural_px=look.natural_px,
+        page=page,
+    )
+    large_view(facts, turn)
 
 
 def _header_notes(store: RunStore) -> dict[int, str]:

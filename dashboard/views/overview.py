@@ -16,8 +16,8 @@ from dashboard.components.markup import facts, stage_rail, state_banner
 from dashboard.components.score_table import score_table
 from dashboard.components.wording import direction, step_label
 from dashboard.current_run import current_store
+from loupe.evaluation_records import EvaluationManifest
 from loupe.paths import SPLITS
-from loupe.records import EvaluationManifest
 from loupe.run_state import RunState, run_state
 from loupe.run_store import RunStore
 

@@ -3,9 +3,11 @@
 There is one adapter slot per UNet, never one per checkpoint, since every further slot costs time at each forward pass.
 Weights are float32 whatever the base model's dtype. It neither trains nor converts to other tools' formats.
 
-A state maps `<layer path>.lora_A.weight` [rank, in] and `<layer path>.lora_B.weight` [out, rank] (1x1 and 3x3 layers in
-4-D), e.g. `mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight`; the update is alpha / rank * B @ A.
-Hu et al. 2021, arXiv:2106.09685.
+A state maps `<layer path>.lora_A.weight` [rank, in] and `<layer path>.lora_B.weight` [out, rank] (convolutions in 4-D),
+e.g. `mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight`; the update is alpha / rank * B @ A (Hu et
+al. 2021, arXiv:2106.09685), or alpha / sqrt(rank) * B @ A for rank-stabilised LoRA (Kalajdzievski 2023,
+arXiv:2312.03732). DoRA (Liu et al. 2024, arXiv:2402.09353) adds `<layer path>.lora_magnitude_vector`, the length of
+every row of the adapted weight: [out], of a convolution [1, out, 1, 1].
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import write_bytes, write_json
+from loupe.diffusion.target_modules import target_problems
 from loupe.diffusion.tensor_files import read_tensors, tensor_bytes
-from loupe.errors import PipelineError, nearest_names, problems_message
+from loupe.errors import PipelineError, problems_message
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 AdapterState = dict[str, "torch.Tensor"]
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+MAGNITUDE = ".lora_magnitude_vector"
+"""End of the key of a layer's DoRA magnitudes."""
 _SLOT = "default"
 _PEFT_PREFIX = "base_model.model."
 _METADATA_KEY = "lora_adapter_metadata"
@@ -41,19 +46,36 @@ class AdapterConfig:
     alpha: float
     target_modules: tuple[str, ...]
     base_model: str
+    use_dora: bool = False
+    use_rslora: bool = False
+
+    @property
+    def scaling(self) -> float:
+        """The factor on B @ A."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 def add_adapter(
-    unet: torch.nn.Module, *, rank: int, alpha: float, target_modules: Sequence[str], generator: torch.Generator
+    unet: torch.nn.Module,
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: Sequence[str],
+    generator: torch.Generator,
+    use_dora: bool = False,
+    use_rslora: bool = False,
+    dropout: float = 0.0,
 ) -> None:
     """Give `unet` one fresh adapter, in place: A Kaiming-uniform from `generator` (CPU), B zero, float32, trainable.
 
-    So the adapted UNet starts as the base model exactly. The base weights are left frozen. Raises PipelineError for
-    target modules that match no layer, with the nearest layer names.
+    So the adapted UNet starts as the base model exactly. The base weights are left frozen. `dropout` acts in training
+    mode and draws from the global generator, which the caller seeds. Raises PipelineError for target modules that match
+    no layer, with the nearest layer names.
     """
     import torch
 
-    _inject(unet, rank=rank, alpha=alpha, target_modules=target_modules)
+    config = AdapterConfig(rank, alpha, tuple(target_modules), "", use_dora=use_dora, use_rslora=use_rslora)
+    _inject(unet, config, dropout=dropout)
     for _, layer in _adapter_layers(unet):
         a, b = layer.lora_A[_SLOT].weight, layer.lora_B[_SLOT].weight
         # peft's own bound, 1 / sqrt(fan in), but drawn from the generator that was given.
@@ -70,6 +92,8 @@ def adapter_parameters(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     for path, layer in _adapter_layers(unet):
         parameters[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
         parameters[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
+        if _SLOT in layer.lora_magnitude_vector:
+            parameters[path + MAGNITUDE] = layer.lora_magnitude_vector[_SLOT].weight
     return parameters
 
 
@@ -101,37 +125,29 @@ def set_adapter_enabled(unet: torch.nn.Module, enabled: bool) -> None:
         layer.enable_adapters(enabled)
 
 
-def save_adapter(
-    folder: Path,
-    state: Mapping[str, torch.Tensor],
-    *,
-    rank: int,
-    alpha: float,
-    target_modules: Sequence[str],
-    base_model: str,
-) -> None:
+def save_adapter(folder: Path, state: Mapping[str, torch.Tensor], config: AdapterConfig) -> None:
     """Write `state` in PEFT form to `folder`: adapter_model.safetensors and, last, adapter_config.json.
 
     The same state gives the same bytes. The adapter's configuration is in the weights' header as well, so alpha
-    survives when a person takes that one file. `base_model` is its name as in params.yaml.
+    survives when a person takes that one file.
     """
-    config = {
+    content = {
         "peft_type": "LORA",
-        "base_model_name_or_path": base_model,
-        "r": rank,
-        "lora_alpha": _as_number(alpha),
-        "target_modules": sorted(target_modules),
+        "base_model_name_or_path": config.base_model,
+        "r": config.rank,
+        "lora_alpha": _as_number(config.alpha),
+        "target_modules": sorted(config.target_modules),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-        "use_dora": False,
-        "use_rslora": False,
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
     }
     tensors = {f"{_PEFT_PREFIX}{key}": tensor for key, tensor in state.items()}
-    header = {"format": "pt", _METADATA_KEY: json.dumps(config, sort_keys=True)}
+    header = {"format": "pt", _METADATA_KEY: json.dumps(content, sort_keys=True)}
     write_bytes(folder / WEIGHTS_FILE, tensor_bytes(tensors, metadata=header))
-    write_json(folder / CONFIG_FILE, config)
+    write_json(folder / CONFIG_FILE, content)
 
 
 def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
@@ -144,6 +160,8 @@ def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
             alpha=content["lora_alpha"],
             target_modules=tuple(content["target_modules"]),
             base_model=content["base_model_name_or_path"],
+            use_dora=content["use_dora"],
+            use_rslora=content["use_rslora"],
         )
     except FileNotFoundError:
         raise PipelineError(f"{folder / CONFIG_FILE} is not there. Run: dvc repro train") from None
@@ -158,59 +176,50 @@ def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
 def load_adapter(unet: torch.nn.Module, folder: Path) -> None:
     """Put the adapter of `folder` into the UNet's one slot, in place, and switch it on.
 
-    The first call adds the slot; later calls overwrite its weights, which needs the same rank, alpha and target modules
-    (PipelineError otherwise).
+    The first call adds the slot; later calls overwrite its weights, which needs the same rank, strength, target modules
+    and kind (PipelineError otherwise).
     """
     state, config = read_adapter(folder)
     layers = dict(_adapter_layers(unet))
     if not layers:
-        _inject(unet, rank=config.rank, alpha=config.alpha, target_modules=config.target_modules)
+        _inject(unet, config)
         layers = dict(_adapter_layers(unet))
     strengths = {layer.scaling[_SLOT] for layer in layers.values()}
-    if strengths != {config.alpha / config.rank}:
+    if strengths != {config.scaling}:
         raise PipelineError(
-            f"{folder} has alpha / rank {config.alpha / config.rank:g}, the adapter that is loaded has "
+            f"{folder} multiplies its update by {config.scaling:g}, the adapter that is loaded by "
             f"{', '.join(f'{s:g}' for s in sorted(strengths))}: they cannot share a slot."
         )
     set_adapter_state(unet, state)
     set_adapter_enabled(unet, True)
 
 
-def _inject(unet: torch.nn.Module, *, rank: int, alpha: float, target_modules: Sequence[str]) -> None:
+def _inject(unet: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0.0) -> None:
+    """Add the slot in float32, without meaning in its A and B; magnitudes are those of the base weights."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    problems = _target_problems(unet, target_modules)
+    from loupe.diffusion.dora import start_at_base_lengths
+
+    problems = target_problems(unet, config.target_modules)
     if problems:
         raise PipelineError(problems_message("train.target_modules", problems))
-    config = LoraConfig(r=rank, lora_alpha=_as_number(alpha), target_modules=list(target_modules))
+    theirs = LoraConfig(
+        r=config.rank,
+        lora_alpha=_as_number(config.alpha),
+        target_modules=list(config.target_modules),
+        lora_dropout=dropout,
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+    )
     # peft fills the new layers from the global generator before they are overwritten; that must not be felt outside.
     with torch.random.fork_rng(devices=[]):
-        inject_adapter_in_model(config, unet, adapter_name=_SLOT)
+        inject_adapter_in_model(theirs, unet, adapter_name=_SLOT)
     for _, layer in _adapter_layers(unet):
         layer.lora_A[_SLOT].float()
         layer.lora_B[_SLOT].float()
-
-
-def _target_problems(unet: torch.nn.Module, target_modules: Sequence[str]) -> list[str]:
-    import torch
-
-    kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    modules = dict(unet.named_modules())
-    paths = [path for path, module in modules.items() if isinstance(module, kinds)]
-    names = {".".join(parts[-n:]) for path in paths for n in (1, 2) if len(parts := path.split(".")) >= n}
-    known = sorted(name for name in names if not name.isdigit())
-    problems = []
-    for target in target_modules:
-        matches = [path for path in modules if path == target or path.endswith(f".{target}")]
-        unfit = [path for path in matches if not isinstance(modules[path], kinds)]
-        if unfit:
-            kind = type(modules[unfit[0]]).__name__
-            problems.append(f"{target}: {unfit[0]} is a {kind}; an adapter goes to linear and convolution layers")
-        elif not matches:
-            nearest = nearest_names(target, known) or ["to_q", "to_k", "to_v", "to_out.0"]
-            problems.append(f"{target}: no such layer in this UNet; nearest: {', '.join(nearest)}")
-    return problems
+        if config.use_dora:
+            start_at_base_lengths(layer, _SLOT)
 
 
 def _adapter_layers(unet: torch.nn.Module) -> Iterator[tuple[str, LoraLayer]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import sha256_file, write_record
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, save_adapter
 from loupe.paths import step_name
-from loupe.records import CheckpointInfo
+from loupe.records import BaseModelInfo, CheckpointDescription, CheckpointInfo
+from loupe.workstore import fingerprint
 
 if TYPE_CHECKING:
     from loupe.diffusion.training import TrainingState
@@ -16,17 +18,24 @@ if TYPE_CHECKING:
 INFO_FILE = "checkpoint.json"
 
 
-def write_checkpoint(checkpoints: Path, state: TrainingState, adapter: AdapterConfig) -> CheckpointInfo:
-    """Write `step-N/` under `checkpoints` for this state, its checkpoint.json last, and return what that holds."""
+@dataclass(frozen=True, slots=True)
+class CheckpointOrigin:
+    """Where the checkpoints of one run come from: the adapter's configuration, the base model, and `parts`.
+
+    `parts` is what train_run.run_parts says decides the weights.
+    """
+
+    adapter: AdapterConfig
+    base_model: BaseModelInfo
+    parts: dict[str, Any]
+    effective_batch_size: int
+
+
+def write_checkpoint(checkpoints: Path, state: TrainingState, origin: CheckpointOrigin) -> CheckpointInfo:
+    """Write `step-N/` under `checkpoints` for this state, its checkpoint.json last, and return what to list of it."""
     name = step_name(state.step)
-    save_adapter(
-        checkpoints / name,
-        state.adapter,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        target_modules=adapter.target_modules,
-        base_model=adapter.base_model,
-    )
+    adapter, parts = origin.adapter, origin.parts
+    save_adapter(checkpoints / name, state.checkpoint_adapter, adapter)
     info = CheckpointInfo(
         step=state.step,
         folder=name,
@@ -34,7 +43,21 @@ def write_checkpoint(checkpoints: Path, state: TrainingState, adapter: AdapterCo
         rank=adapter.rank,
         alpha=adapter.alpha,
         target_modules=adapter.target_modules,
+        use_dora=adapter.use_dora,
+        use_rslora=adapter.use_rslora,
         train_loss=state.rows[-1].loss_smoothed,
     )
-    write_record(checkpoints / name / INFO_FILE, info)
+    description = CheckpointDescription(
+        **info.model_dump(),
+        loss=state.rows[-1].loss,
+        base_model=origin.base_model,
+        run_fingerprint=fingerprint(parts),
+        examples_sha256=parts["examples"],
+        settings=parts["train"],
+        effective_batch_size=origin.effective_batch_size,
+        device=parts["device"],
+        dtype=parts["dtype"],
+        library_versions=parts["versions"],
+    )
+    write_record(checkpoints / name / INFO_FILE, description)
     return info

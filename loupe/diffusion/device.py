@@ -17,18 +17,29 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_VARIABLE = "LOUPE_DEVICE"
+DTYPE_VARIABLE = "LOUPE_DTYPE"
 DeviceKind = Literal["cpu", "cuda", "mps"]
 DTypeName = Literal["float32", "bfloat16", "float16"]
 _KINDS = ("cpu", "cuda", "mps")
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePolicy:
-    """A device and the dtype to compute in, with the reason for the choice as a sentence."""
+    """A device and the dtype to compute in, with the reason for the choice as a sentence.
+
+    A pair that cannot give results is a PipelineError.
+    """
 
     device: DeviceKind
     dtype_name: DTypeName
     reason: str
+
+    def __post_init__(self) -> None:
+        if self.device == "mps" and self.dtype_name == "float16":
+            raise PipelineError(
+                f"float16 on mps gives NaN losses and black images. Unset {DTYPE_VARIABLE}: float32 is chosen there."
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,13 +58,28 @@ class DevicePolicy:
 
 
 def choose_device() -> DevicePolicy:
-    """Return the policy for this machine; the environment variable LOUPE_DEVICE (cpu, cuda, mps) overrides the device.
+    """Return the policy for this machine.
 
-    Raises PipelineError when the variable names something unknown or absent.
+    The environment variables LOUPE_DEVICE (cpu, cuda, mps) and LOUPE_DTYPE (float32, bfloat16, float16) override the
+    choice. Raises PipelineError when one names something unknown or absent, or they cannot go together.
     """
+    asked = os.environ.get(DEVICE_VARIABLE, "").strip()
+    policy = _policy(choose_device_kind(), f"{DEVICE_VARIABLE} asks for it" if asked else "the best device there is")
+    wanted = os.environ.get(DTYPE_VARIABLE, "").strip().lower()
+    if not wanted:
+        return policy
+    if wanted not in _DTYPES:
+        raise PipelineError(f"{DTYPE_VARIABLE} is {wanted!r}; it can be {', '.join(_DTYPES)}, or unset to choose.")
+    if policy.dtype_name == "float16" and wanted == "bfloat16":
+        raise PipelineError(f"{DTYPE_VARIABLE} asks for bfloat16, which this card lacks. Unset it.")
+    return DevicePolicy(policy.device, wanted, f"{policy.device}: {wanted}, because {DTYPE_VARIABLE} asks for it")
+
+
+def choose_device_kind() -> DeviceKind:
+    """Return the device of `choose_device` without waking it: no GPU is touched."""
     wanted = os.environ.get(DEVICE_VARIABLE, "").strip().lower()
     if not wanted:
-        return _policy(_best_device(), "the best device there is")
+        return _best_device()
     if wanted not in _KINDS:
         raise PipelineError(
             f"{DEVICE_VARIABLE} is {wanted!r}; it can be {', '.join(_KINDS)}, or unset to choose the best."
@@ -62,7 +88,7 @@ def choose_device() -> DevicePolicy:
         raise PipelineError(
             f"{DEVICE_VARIABLE} asks for {wanted}, which torch cannot use here. Unset it, or set it to cpu."
         )
-    return _policy(wanted, f"{DEVICE_VARIABLE} asks for it")
+    return wanted
 
 
 def _best_device() -> DeviceKind:
@@ -82,7 +108,7 @@ def _is_available(kind: str) -> bool:
     return True
 
 
-def _policy(device: str, why: str) -> DevicePolicy:
+def _policy(device: DeviceKind, why: str) -> DevicePolicy:
     import torch
 
     if device == "mps":

@@ -4,12 +4,16 @@ The known traps are alpha, which both of diffusers' own ways lose, and key names
 warning. Weights stay float32 and unchanged. It reads no other program's files back.
 
 kohya names: `lora_unet_<layer path with _ for .>` with `.lora_down.weight` (A), `.lora_up.weight` (B) and `.alpha`.
+DoRA adds `.dora_scale` [out, 1], of a convolution [out, 1, 1, 1], as LyCORIS has it for lengths of output rows. Its
+readers differ: diffusers' leaves it out, ComfyUI divides by the base weight's lengths where PEFT and LyCORIS divide by
+those of the sum. So a DoRA is exact in the diffusers form and merged, not everywhere in this one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,7 @@ from pathlib import Path
 import torch
 
 from loupe.atomic_io import sha256_file, write_bytes
-from loupe.diffusion.adapter import AdapterConfig, AdapterState, read_adapter
+from loupe.diffusion.adapter import MAGNITUDE, AdapterConfig, AdapterState, read_adapter
 from loupe.diffusion.base_model import (
     load_noise_scheduler,
     load_text_encoder,
@@ -49,7 +53,7 @@ class ExportLabels:
     """Number of training examples."""
 
 
-def kohya_state(state: AdapterState, *, alpha: float) -> dict[str, torch.Tensor]:
+def kohya_state(state: AdapterState, config: AdapterConfig) -> dict[str, torch.Tensor]:
     """Return the adapter under kohya's names, with the true alpha of every layer as a float32 scalar.
 
     Readers scale by alpha / rank, rank being the first dimension of lora_down; a missing alpha means 1.0 to them.
@@ -59,8 +63,15 @@ def kohya_state(state: AdapterState, *, alpha: float) -> dict[str, torch.Tensor]
         name = f"lora_unet_{path.replace('.', '_')}"
         converted[f"{name}.lora_down.weight"] = state[path + _A]
         converted[f"{name}.lora_up.weight"] = state[path + _B]
-        converted[f"{name}.alpha"] = torch.tensor(float(alpha))
+        converted[f"{name}.alpha"] = torch.tensor(kohya_alpha(config))
+        if config.use_dora:
+            converted[f"{name}.dora_scale"] = _per_row(state[path + MAGNITUDE], state[path + _B].dim())
     return converted
+
+
+def kohya_alpha(config: AdapterConfig) -> float:
+    """Return the alpha whose alpha / rank is the adapter's strength: for rank-stabilised LoRA not its own."""
+    return float(config.alpha) * (math.sqrt(config.rank) if config.use_rslora else 1.0)
 
 
 def diffusers_state(state: AdapterState) -> dict[str, torch.Tensor]:
@@ -83,8 +94,8 @@ def diffusers_metadata(config: AdapterConfig) -> dict[str, str]:
         "target_modules": sorted(config.target_modules),
         "lora_dropout": 0.0,
         "bias": "none",
-        "use_dora": False,
-        "use_rslora": False,
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
     }
     packed = {f"unet.{key}": value for key, value in settings.items()}
     return {"format": "pt", "lora_adapter_metadata": json.dumps(packed, sort_keys=True)}
@@ -103,7 +114,7 @@ def kohya_metadata(
         "format": "pt",
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(config.rank),
-        "ss_network_alpha": f"{config.alpha:g}",
+        "ss_network_alpha": f"{kohya_alpha(config):.9g}",
         "ss_output_name": labels.name,
         "ss_steps": str(labels.step),
         "ss_num_train_images": str(labels.n_train),
@@ -120,6 +131,9 @@ def kohya_metadata(
         "modelspec.description": f"LoRA, step {labels.step}, for {labels.base_model.name} "
         f"(base model SHA-256 {labels.base_model.sha256})",
     }
+    if config.use_dora:
+        header["ss_network_module"] = "lycoris.kohya"
+        header["ss_network_args"] = json.dumps({"algo": "locon", "dora_wd": "True", "wd_on_out": "True"})
     if labels.trigger:
         header["modelspec.trigger_phrase"] = labels.trigger
         header["ss_tag_frequency"] = json.dumps({labels.name: {labels.trigger: labels.n_train}})
@@ -132,14 +146,23 @@ def kohya_metadata(
     return header
 
 
-def merge_adapter(unet: torch.nn.Module, state: AdapterState, *, alpha: float) -> None:
-    """Add alpha / rank * B @ A to the weights of a UNet that has no adapter, in place."""
+def merge_adapter(unet: torch.nn.Module, state: AdapterState, *, scaling: float) -> None:
+    """Add scaling * B @ A to the weights of a UNet that has no adapter, in place; DoRA then sets every row's length."""
     with torch.no_grad():
         for path in layer_paths(state):
             a, b = state[path + _A], state[path + _B]
             weight = unet.get_submodule(path).weight
-            update = (b.flatten(1) @ a.flatten(1)).reshape(weight.shape) * (alpha / len(a))
-            weight.add_(update.to(weight))
+            merged = weight.float() + (b.flatten(1) @ a.flatten(1)).reshape(weight.shape) * scaling
+            magnitude = state.get(path + MAGNITUDE)
+            if magnitude is not None:
+                lengths = merged.flatten(1).norm(dim=1)
+                merged *= _per_row(magnitude.flatten() / lengths, merged.dim())
+            weight.copy_(merged)
+
+
+def _per_row(values: torch.Tensor, n_dims: int) -> torch.Tensor:
+    """Return one value per output row in the shape that spreads over a weight of `n_dims` dimensions."""
+    return values.flatten().reshape(-1, *[1] * (n_dims - 1))
 
 
 def export_adapter(
@@ -151,7 +174,7 @@ def export_adapter(
     folder `<name>-pipeline` with the adapter merged in.
     """
     state, config = read_adapter(adapter_folder)
-    kohya = kohya_state(state, alpha=config.alpha)
+    kohya = kohya_state(state, config)
     header = kohya_metadata(config, labels, tensor_sha256=_tensor_sha256(kohya), text_width=_text_width(base_folder))
     files: dict[Path, str] = {
         output / f"{labels.name}.safetensors": "kohya",
@@ -162,7 +185,7 @@ def export_adapter(
     write_bytes(diffusers_file, tensor_bytes(diffusers_state(state), metadata=diffusers_metadata(config)))
     if full_pipeline:
         folder = output / f"{labels.name}-pipeline"
-        _write_pipeline(folder, base_folder, state, alpha=config.alpha)
+        _write_pipeline(folder, base_folder, state, scaling=config.scaling)
         files |= {file: "pipeline" for file in sorted(folder.rglob("*")) if file.is_file()}
     return [exported_file(file, kind, output) for file, kind in files.items()]
 
@@ -183,13 +206,13 @@ def _tensor_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     return hashlib.sha256(content[start:]).hexdigest()
 
 
-def _write_pipeline(folder: Path, base_folder: Path, state: AdapterState, *, alpha: float) -> None:
+def _write_pipeline(folder: Path, base_folder: Path, state: AdapterState, *, scaling: float) -> None:
     """Write the base model with the adapter merged in, float32, with the sampler that the review's pictures used."""
     from diffusers import StableDiffusionPipeline
 
     on_cpu = {"device": "cpu", "dtype": torch.float32}
     unet = load_unet(base_folder, **on_cpu)
-    merge_adapter(unet, state, alpha=alpha)
+    merge_adapter(unet, state, scaling=scaling)
     pipeline = StableDiffusionPipeline(
         vae=load_vae(base_folder, **on_cpu),
         text_encoder=load_text_encoder(base_folder, **on_cpu),

@@ -24,6 +24,7 @@ from loupe.atomic_io import sha256_file, write_bytes, write_record
 from loupe.diffusion.adapter import load_adapter, set_adapter_enabled
 from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import DevicePolicy, choose_device, make_repeatable
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.prompts import check_prompt_lengths
 from loupe.diffusion.sample_plan import AdapterSource, PlannedSample, plan_samples
 from loupe.diffusion.sampling import (
@@ -37,6 +38,7 @@ from loupe.diffusion.sampling import (
     pictures_at_once,
     sample_pictures,
 )
+from loupe.errors import PipelineError
 from loupe.progress import track
 from loupe.records import BASE_STEP, PromptRecord, SampleRecord, SamplesManifest
 from loupe.workstore import WorkStore, copy_file
@@ -76,25 +78,36 @@ def render_samples(
     batch_size: int,
     output: Path,
     store: WorkStore,
+    processes: Processes = ALONE,
+    what: str | None = None,
 ) -> RenderedSamples:
     """Draw every (prompt, seed, step) into `output`, write `output`/manifest.json last.
 
     `steps` are checkpoints of `source` and 0 for the base model without adapter. `purpose` keeps the seeds of
     `generate` and `confirm` apart. `output` must be empty; pictures appear there as they are drawn, all steps of the
-    first prompts first. What the work store has is copied; when it has everything, no model is loaded. Raises
-    PipelineError when an adapter is not the one of its manifest, the base model is not the one the adapters were
-    trained on, or a fixed prompt is too long for the text encoder.
+    first prompts first. What the work store has is copied; when it has everything, no model is loaded. Several
+    processes share the drawing out, and meet again in the work store; the main one writes the manifest. `what` names
+    the work where its progress is shown, if not `purpose`. Raises PipelineError when an adapter is not the one of its
+    manifest, the base model is not the one the adapters were trained on, a fixed prompt is too long for the text
+    encoder, or a process does not see what the others have drawn.
     """
     policy = choose_device()
     planned = plan_samples(
         source, steps=steps, prompts=prompts, seeds_per_prompt=seeds_per_prompt, purpose=purpose, root_seed=root_seed,
         settings=settings, policy=policy,
     )  # fmt: skip
-    outcomes = {item: outcome for item in planned if (outcome := _reuse(store, item, output))}
-    missing = [item for item in planned if item not in outcomes]
-    if missing:
-        drawn = _draw(missing, source, settings=settings, policy=policy, batch_size=batch_size)
-        outcomes.update(_keep(track(drawn, total=len(missing), what=purpose), store, output))
+    outcomes, missing = _reuse_all(planned, store, output, processes)
+    groups = _groups(missing, pictures_at_once(policy, batch_size))
+    mine = processes.share(groups)
+    if mine:
+        _check_prompts(source.base_folder, missing, settings)
+        drawn = _draw(mine, source, settings=settings, policy=policy, batch_size=batch_size)
+        if processes.is_main:
+            named = (what or purpose) + ("" if processes.count == 1 else f", process 1 of {processes.count}")
+            drawn = track(drawn, total=sum(map(len, mine)), what=named)
+        outcomes.update(_keep(drawn, store, output))
+    processes.wait()
+    outcomes = {item: outcomes.get(item) or _drawn_elsewhere(store, item) for item in planned}
     manifest = SamplesManifest(
         base_model=source.base_model,
         checkpoints_fingerprint=source.checkpoints.fingerprint,
@@ -105,7 +118,8 @@ def render_samples(
         sampler=SAMPLER,
         **asdict(settings),
     )
-    write_record(output / "manifest.json", manifest)
+    if processes.is_main:
+        write_record(output / "manifest.json", manifest)
     return RenderedSamples(manifest, n_computed=len(missing), n_reused=len(planned) - len(missing))
 
 
@@ -121,16 +135,46 @@ def _record(item: PlannedSample, outcome: _Outcome) -> SampleRecord:
     )
 
 
-def _reuse(store: WorkStore, item: PlannedSample, output: Path) -> _Outcome | None:
-    """Copy a picture from the work store to `output`; None when it is not there whole."""
+def _reuse_all(
+    planned: Sequence[PlannedSample], store: WorkStore, output: Path, processes: Processes
+) -> tuple[dict[PlannedSample, _Outcome], list[PlannedSample]]:
+    """Return what could be copied from the work store, and what is missing, which is the same in every process.
+
+    Only the main process looks: the others would find what their peers have already begun to draw.
+    """
+    processes.require_same("What decides the pictures", "".join(item.key for item in planned))
+    outcomes = {}
+    if processes.is_main:
+        outcomes = {item: outcome for item in planned if (outcome := _reuse(store, item, output))}
+    is_missing = torch.tensor([item not in outcomes for item in planned])
+    processes.from_main(is_missing)
+    return outcomes, [item for item, missing in zip(planned, is_missing.tolist(), strict=True) if missing]
+
+
+def _drawn_elsewhere(store: WorkStore, item: PlannedSample) -> _Outcome:
+    outcome = _stored_outcome(store, item)
+    if outcome is None:
+        raise PipelineError(
+            f"{item.file} was drawn by another process, but is not in the work store {store.root}. All processes must "
+            f"see the same project folder: put it on a disk that the machines share."
+        )
+    return outcome
+
+
+def _stored_outcome(store: WorkStore, item: PlannedSample) -> _Outcome | None:
     entry = store.get(STORE_KIND, item.key, ".json")
     if entry is None:
         return None
     try:
-        outcome = _Outcome.model_validate_json(entry.read_bytes())
+        return _Outcome.model_validate_json(entry.read_bytes())
     except ValidationError:
         return None
-    if outcome.sha256 is None:
+
+
+def _reuse(store: WorkStore, item: PlannedSample, output: Path) -> _Outcome | None:
+    """Copy a picture from the work store to `output`; None when it is not there whole."""
+    outcome = _stored_outcome(store, item)
+    if outcome is None or outcome.sha256 is None:
         return outcome
     picture = store.get(STORE_KIND, item.key, ".png")
     if picture is None or sha256_file(picture) != outcome.sha256:
@@ -139,53 +183,56 @@ def _reuse(store: WorkStore, item: PlannedSample, output: Path) -> _Outcome | No
     return outcome
 
 
+def _groups(missing: Sequence[PlannedSample], size: int) -> list[list[PlannedSample]]:
+    """Return what goes through the UNet together: `size` pictures of one step, in the order of `missing`.
+
+    Swapping the adapter's weights costs milliseconds, so a reviewer of a running stage sees whole rows early; and where
+    single pictures are there already (previews of training), the groups are full all the same.
+    """
+    full = []
+    waiting: dict[int, list[PlannedSample]] = {}
+    for item in missing:
+        group = waiting.setdefault(item.step, [])
+        group.append(item)
+        if len(group) == size:
+            full.append(waiting.pop(item.step))
+    return [*full, *(group for _, group in sorted(waiting.items()))]
+
+
 def _draw(
-    missing: Sequence[PlannedSample],
+    groups: Sequence[Sequence[PlannedSample]],
     source: AdapterSource,
     *,
     settings: SamplingSettings,
     policy: DevicePolicy,
     batch_size: int,
 ) -> Iterator[tuple[PlannedSample, Picture]]:
-    """Yield every missing picture: a group of prompts and seeds at a time, through all its steps.
-
-    Swapping the adapter's weights costs milliseconds, so a reviewer of a running stage sees whole rows early.
-    """
+    """Yield the pictures of every group in turn."""
     make_repeatable(policy)
-    model, embeddings = _load(source.base_folder, missing, settings=settings, policy=policy)
+    texts = [settings.negative_prompt, *(item.prompt.text for group in groups for item in group)]
+    model, embeddings = _load(source.base_folder, texts, policy=policy)
     folders = {info.step: info.folder for info in source.checkpoints.checkpoints}
-    rows: dict[tuple[str, int], dict[int, PlannedSample]] = {}
-    for item in missing:
-        rows.setdefault((item.prompt.prompt_id, item.seed_index), {})[item.step] = item
-    steps = sorted({item.step for item in missing})
-    for group in _groups(list(rows.values()), pictures_at_once(policy, batch_size)):
-        for step in steps:
-            items = [row[step] for row in group if step in row]
-            if not items:
-                continue
-            if step == BASE_STEP:
-                set_adapter_enabled(model.unet, False)
-            else:
-                load_adapter(model.unet, source.checkpoints_folder / folders[step])
-            requests = [PictureRequest(item.prompt.text, item.seed) for item in items]
-            pictures = sample_pictures(model, requests, embeddings=embeddings, settings=settings, batch_size=batch_size)
-            yield from zip(items, pictures, strict=True)
+    for items in groups:
+        if items[0].step == BASE_STEP:
+            set_adapter_enabled(model.unet, False)
+        else:
+            load_adapter(model.unet, source.checkpoints_folder / folders[items[0].step])
+        requests = [PictureRequest(item.prompt.text, item.seed) for item in items]
+        pictures = sample_pictures(model, requests, embeddings=embeddings, settings=settings, batch_size=batch_size)
+        yield from zip(items, pictures, strict=True)
 
 
-def _groups(rows: Sequence[dict[int, PlannedSample]], size: int) -> Iterator[Sequence[dict[int, PlannedSample]]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _check_prompts(base_folder: Path, missing: Sequence[PlannedSample], settings: SamplingSettings) -> None:
+    prompts = list({item.prompt.prompt_id: item.prompt for item in missing}.values())
+    check_prompt_lengths(load_tokenizer(base_folder), prompts, negative_prompt=settings.negative_prompt)
 
 
 def _load(
-    base_folder: Path, missing: Sequence[PlannedSample], *, settings: SamplingSettings, policy: DevicePolicy
+    base_folder: Path, texts: Sequence[str], *, policy: DevicePolicy
 ) -> tuple[DrawingModel, dict[str, torch.Tensor]]:
-    """Return the loaded base model and the vectors of every prompt; the tokenizer comes first, to refuse early."""
+    """Return the loaded base model and the vectors of `texts`."""
     tokenizer = load_tokenizer(base_folder)
-    prompts = list({item.prompt.prompt_id: item.prompt for item in missing}.values())
-    check_prompt_lengths(tokenizer, prompts, negative_prompt=settings.negative_prompt)
     text_encoder = load_text_encoder(base_folder, device=policy.device, dtype=torch.float32)
-    texts = [settings.negative_prompt, *(prompt.text for prompt in prompts)]
     embeddings = embed_texts(texts, tokenizer=tokenizer, text_encoder=text_encoder)
     model = DrawingModel(
         unet=load_unet(base_folder, device=policy.device, dtype=policy.dtype),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.export_lora import DIFFUSERS_FILE, ExportLabels
 from loupe.diffusion.sampling import SAMPLER
-from loupe.records import DatasetManifest, Selection
+from loupe.evaluation_records import Selection
+from loupe.records import DatasetManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def model_card(
         _front(labels),
         _what(labels, config, dataset),
         _why(labels.step, evidence),
-        _how(labels, settings, full_pipeline=full_pipeline),
+        _how(labels, config, settings, full_pipeline=full_pipeline),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -77,12 +78,19 @@ def _what(labels: ExportLabels, config: AdapterConfig, dataset: DatasetManifest)
     rows = {
         "Base model": f"{base.name}{revision} (SHA-256 `{base.sha256[:16]}…`, {base.prediction_type})",
         "Checkpoint": f"optimizer step {labels.step}",
-        "LoRA": f"rank {config.rank}, alpha {config.alpha:g}, on {', '.join(config.target_modules)}; float32",
+        "LoRA": f"{_kind(config)}rank {config.rank}, alpha {config.alpha:g}, on {', '.join(config.target_modules)}; "
+        f"float32",
         "Trained on": f"{labels.n_train} images of the source `{dataset.source}` at {dataset.resolution_px} px",
         "Trigger": f"“{labels.trigger}”" if labels.trigger else "none",
     }
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     return "\n".join([f"# {labels.name}", "", "A LoRA for Stable Diffusion, made with Loupe.", "", *table])
+
+
+def _kind(config: AdapterConfig) -> str:
+    kinds = ["DoRA"] if config.use_dora else []
+    kinds += ["rank-stabilised (strength alpha / sqrt(rank))"] if config.use_rslora else []
+    return "".join(f"{kind}, " for kind in kinds)
 
 
 def _why(step: int, evidence: Evidence) -> str:
@@ -109,7 +117,7 @@ def _number(value: float | None) -> str:
     return "not computed" if value is None else f"{value:.4g}"
 
 
-def _how(labels: ExportLabels, settings: SuggestedSettings, *, full_pipeline: bool) -> str:
+def _how(labels: ExportLabels, config: AdapterConfig, settings: SuggestedSettings, *, full_pipeline: bool) -> str:
     base, name = labels.base_model.name, labels.name
     negative = f", negative prompt “{settings.negative_prompt}”" if settings.negative_prompt else ""
     lines = [
@@ -132,6 +140,13 @@ def _how(labels: ExportLabels, settings: SuggestedSettings, *, full_pipeline: bo
         "",
         "The first two need a base model that they know (Stable Diffusion 1.x or 2.x, or a fine-tune of it).",
     ]
+    if config.use_dora:
+        lines += [
+            "",
+            f"This is a DoRA: it also holds the length of every row of the adapted weights. `{name}-diffusers` gives "
+            f"exactly what was trained. Programs that read `{name}.safetensors` treat these lengths each in their own "
+            f"way, and some ignore them: expect pictures that differ from those it was judged by.",
+        ]
     if full_pipeline:
         lines += ["", f"`{name}-pipeline` is the base model with the LoRA merged in; it needs no other file."]
     return "\n".join(lines)

@@ -7,6 +7,8 @@ state. It computes no loss.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -82,8 +84,28 @@ def seeded_generator(*parts: int | str) -> torch.Generator:
     """Return a CPU generator whose stream is decided by `parts` alone."""
     import torch
 
+    return torch.Generator().manual_seed(_seed(parts))
+
+
+@contextmanager
+def seeded_layers(device: str, *parts: int | str) -> Iterator[None]:
+    """Let layers that know no generator (dropout) draw from streams that `parts` alone decide, on the CPU and `device`.
+
+    The streams of the surrounding program stay as they were.
+    """
+    import torch
+
+    of_mps = torch.mps.get_rng_state() if device == "mps" else None
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        torch.manual_seed(_seed(parts))
+        yield
+    if of_mps is not None:
+        torch.mps.set_rng_state(of_mps)
+
+
+def _seed(parts: tuple[int | str, ...]) -> int:
     digest = hashlib.sha256(repr(parts).encode("utf-8")).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return int.from_bytes(digest[:8], "little", signed=True)
 
 
 def add_noise(clean: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:

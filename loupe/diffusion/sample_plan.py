@@ -19,7 +19,7 @@ from loupe.records import BASE_STEP, BaseModelInfo, CheckpointInfo, CheckpointsM
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 _DECIDING_MODULES = (
-    "adapter.py", "base_model.py", "device.py", "generation.py", "sampling.py", "tensor_files.py", "text.py",
+    "adapter.py", "base_model.py", "device.py", "dora.py", "generation.py", "sampling.py", "tensor_files.py", "text.py",
     "validity.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
@@ -102,7 +102,7 @@ def plan_samples(
 
 
 def _adapter_parts(adapters: Mapping[int, CheckpointInfo], step: int) -> dict[str, object] | None:
-    """Return what decides an adapter's effect: alpha and the target modules do, and are not in its weights."""
+    """Return what decides an adapter's effect: alpha, kind and target modules do, and are not in its weights."""
     if step == BASE_STEP:
         return None
     info = adapters[step]
@@ -111,6 +111,8 @@ def _adapter_parts(adapters: Mapping[int, CheckpointInfo], step: int) -> dict[st
         "rank": info.rank,
         "alpha": info.alpha,
         "target_modules": sorted(info.target_modules),
+        "use_dora": info.use_dora,
+        "use_rslora": info.use_rslora,
     }
 
 

@@ -10,20 +10,32 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loupe.diffusion.adapter import AdapterConfig, add_adapter
 from loupe.diffusion.base_model import load_noise_scheduler, load_unet
+from loupe.diffusion.batches import NoiseSchedule, require_finite
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import seeded_generator
+from loupe.diffusion.optimizers import learning_rate_note, optimizer_libraries
+from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
 from loupe.diffusion.train_store import TrainStore
-from loupe.diffusion.training import NoiseSchedule, Trainer, TrainSettings
+from loupe.diffusion.training import Trainer, TrainSettings
 from loupe.records import BaseModelInfo, TrainRow
 from loupe.workstore import library_versions, source_fingerprint
 
 LIBRARIES = ("torch", "diffusers", "peft")
-_DECIDING_CODE = ("adapter.py", "latent_files.py", "noise.py", "training.py")
+_DECIDING_CODE = (
+    "adapter.py",
+    "batches.py",
+    "dora.py",
+    "ema.py",
+    "latent_files.py",
+    "noise.py",
+    "optimizers.py",
+    "training.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +112,31 @@ def run_legs(
             yield row
 
 
+def adapter_config(
+    base: Path,
+    info: BaseModelInfo,
+    *,
+    target_modules: str | Sequence[str],
+    rank: int,
+    alpha: float,
+    use_dora: bool,
+    use_rslora: bool,
+) -> AdapterConfig:
+    """Return the adapter for the base model in `base`, its target modules resolved from a preset or list of names."""
+    names = resolve_target_modules(unet_skeleton(base), target_modules)
+    return AdapterConfig(rank, alpha, names, info.name, use_dora=use_dora, use_rslora=use_rslora)
+
+
 def run_parts(
     settings: TrainSettings, adapter: AdapterConfig, *, examples: Examples, base_sha256: str, policy: DevicePolicy
 ) -> dict[str, Any]:
     """Return everything that decides the weights at any step, for the run's fingerprint.
 
-    With a constant learning rate max_steps decides nothing, so such a run can be prolonged.
+    With a constant learning rate max_steps decides nothing, so such a run can be prolonged. Gradient checkpointing
+    computes the same numbers again, so it may change between an interruption and going on. Raises PipelineError when
+    the optimizer cannot be had here.
     """
+    libraries = (*LIBRARIES, *optimizer_libraries(settings.optimizer, device=policy.device))
     numbers = asdict(settings)
     if settings.lr_scheduler == "constant":
         del numbers["max_steps"]
@@ -118,14 +148,21 @@ def run_parts(
             "rank": adapter.rank,
             "alpha": float(adapter.alpha),
             "target_modules": sorted(adapter.target_modules),
+            "use_dora": adapter.use_dora,
+            "use_rslora": adapter.use_rslora,
         },
         "examples": examples.sha256(),
         "base_model": base_sha256,
         "device": device_identity(policy),
         "dtype": policy.dtype_name,
-        "versions": library_versions(*LIBRARIES),
+        "versions": library_versions(*libraries),
         "code": source_fingerprint(*(here.with_name(name) for name in _DECIDING_CODE)),
     }
+
+
+def uses_checkpointing(choice: Literal["auto", "always", "never"]) -> bool:
+    """Return whether to recompute activations in the backward pass; `auto` does not, for want of a memory estimate."""
+    return choice == "always"
 
 
 def build_trainer(
@@ -136,8 +173,15 @@ def build_trainer(
     settings: TrainSettings,
     adapter: AdapterConfig,
     policy: DevicePolicy,
+    gradient_checkpointing: bool = False,
 ) -> Trainer:
-    """Load the UNet alone, give it a fresh adapter drawn from the seed, and return a trainer at step 0."""
+    """Load the UNet alone, give it a fresh adapter drawn from the seed, and return a trainer at step 0.
+
+    Raises PipelineError when an example is not finite.
+    """
+    require_finite(examples)
+    if note := learning_rate_note(settings.optimizer, settings.learning_rate):
+        print(f"train: {note}", flush=True)
     unet = load_unet(base, device=policy.device, dtype=policy.dtype)
     add_adapter(
         unet,
@@ -145,6 +189,11 @@ def build_trainer(
         alpha=adapter.alpha,
         target_modules=adapter.target_modules,
         generator=seeded_generator(settings.seed, "adapter"),
+        use_dora=adapter.use_dora,
+        use_rslora=adapter.use_rslora,
+        dropout=settings.lora_dropout,
     )
+    if gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     schedule = NoiseSchedule(load_noise_scheduler(base).alphas_cumprod, info.prediction_type, info.scaling_factor)
     return Trainer(unet, examples, schedule=schedule, settings=settings, policy=policy)

@@ -29,7 +29,7 @@ _SUFFIX = ".safetensors"
 _INTERIM_SUFFIX = ".interim.safetensors"
 _PARTS_SUFFIX = ".json"
 _HASH = re.compile(r"[0-9a-f]{64}")
-_TENSOR_GROUPS = ("adapter", "exp_avg", "exp_avg_sq")
+_TENSOR_GROUPS = ("adapter", "average", "optimizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _from_file(path: Path) -> TrainingState:
     columns = [groups["rows"][column].tolist() for column in TrainRow.model_fields]
     rows = tuple(TrainRow(**dict(zip(TrainRow.model_fields, row, strict=True))) for row in zip(*columns, strict=True))
     return TrainingState(
-        groups["adapter"], groups["exp_avg"], groups["exp_avg_sq"], json.loads(metadata["scaler"]), rows
+        groups["adapter"], groups["average"], groups["optimizer"], json.loads(metadata["scaler"]), rows
     )
 
 

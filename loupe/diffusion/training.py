@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from loupe.diffusion.adapter import adapter_parameters, adapter_state, set_adapter_state
+from loupe.diffusion.adapter import AdapterState, adapter_parameters, adapter_state, set_adapter_state
+from loupe.diffusion.batches import NoiseSchedule, make_batch
 from loupe.diffusion.device import DevicePolicy
-from loupe.diffusion.latent_files import EMPTY_ROW, Examples
-from loupe.diffusion.noise import add_noise, draw, min_snr_weights, velocity, visits
+from loupe.diffusion.ema import MovingAverage
+from loupe.diffusion.latent_files import Examples
+from loupe.diffusion.noise import seeded_layers, visits
+from loupe.diffusion.optimizers import (
+    OptimizerName,
+    OptimizerState,
+    make_optimizer,
+    optimizer_state,
+    restore_optimizer,
+)
 from loupe.errors import PipelineError
 from loupe.records import TrainRow
 
@@ -34,6 +44,8 @@ class TrainSettings:
     max_steps: int
     batch_size: int
     gradient_accumulation_steps: int
+    compile: bool
+    optimizer: OptimizerName
     learning_rate: float
     lr_scheduler: Literal["constant", "linear", "cosine"]
     lr_warmup_steps: int
@@ -41,6 +53,8 @@ class TrainSettings:
     adam_epsilon: float
     weight_decay: float
     max_grad_norm: float
+    lora_dropout: float
+    ema_decay: float | None
     noise_offset: float
     snr_gamma: float | None
     caption_dropout: float
@@ -52,24 +66,16 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseSchedule:
-    """What training needs of the base model's noise scheduler and VAE."""
-
-    alphas_cumprod: torch.Tensor
-    prediction_type: str
-    scaling_factor: float
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingState:
-    """Everything that one step hands to the next: the adapter, AdamW's moments, the loss scaler, the rows so far.
+    """Everything one step hands to the next: adapter, its average, the optimizer, the loss scaler, the rows so far.
 
-    There is no generator state: draws belong to the visit (noise.py), and the learning rate to the step.
+    There is no generator state: draws belong to the visit (noise.py), dropout and the learning rate to the step.
     """
 
-    adapter: dict[str, torch.Tensor]
-    exp_avg: dict[str, torch.Tensor]
-    exp_avg_sq: dict[str, torch.Tensor]
+    adapter: AdapterState
+    average: AdapterState
+    """The moving average of the adapter; empty unless settings.ema_decay is given."""
+    optimizer: OptimizerState
     scaler: dict[str, float]
     """Of torch.amp.GradScaler; empty unless the policy computes in float16."""
     rows: tuple[TrainRow, ...]
@@ -80,20 +86,10 @@ class TrainingState:
         """Optimizer steps done."""
         return len(self.rows)
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One forward pass: noised latents and target [B, C, h, w], timesteps [B], text vectors [B, T, D], weights [B]."""
-
-    noisy: torch.Tensor
-    timesteps: torch.Tensor
-    text: torch.Tensor
-    target: torch.Tensor
-    weights: torch.Tensor
-
-    def to(self, device: str) -> Batch:
-        """Return the batch on `device`."""
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+    @property
+    def checkpoint_adapter(self) -> AdapterState:
+        """What a checkpoint holds: the averaged weights where there are some, else the weights."""
+        return self.average or self.adapter
 
 
 class Trainer:
@@ -116,14 +112,17 @@ class Trainer:
         self.settings = settings
         self.policy = policy
         self.parameters = adapter_parameters(unet)
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=settings.learning_rate,
+        self.optimizer = make_optimizer(
+            settings.optimizer,
+            self.parameters,
+            learning_rate=settings.learning_rate,
             betas=settings.adam_betas,
-            eps=settings.adam_epsilon,
+            epsilon=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
-            fused=True,
         )
+        decay = settings.ema_decay
+        self.average = None if decay is None else MovingAverage(self.parameters, decay=decay)
+        self._predict = torch.compile(self.unet) if settings.compile else self.unet
         self.scaler = torch.amp.GradScaler(policy.device, enabled=policy.dtype_name == "float16")
         self.rows: list[TrainRow] = []
 
@@ -145,6 +144,8 @@ class Trainer:
             loss, grad_norm = self._gradients(step)
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            if self.average is not None:
+                self.average.update(self.parameters, step=step)
             previous = self.rows[-1].loss_smoothed if self.rows else 0.0
             row = TrainRow(
                 step=step,
@@ -156,28 +157,36 @@ class Trainer:
             self.rows.append(row)
             yield row
 
+    @contextmanager
+    def checkpoint_weights(self) -> Iterator[None]:
+        """Have the weights that a checkpoint would hold in the UNet for the length of the block."""
+        if self.average is None:
+            yield
+            return
+        trained = {key: parameter.detach().clone() for key, parameter in self.parameters.items()}
+        set_adapter_state(self.unet, self.average.weights)
+        try:
+            yield
+        finally:
+            set_adapter_state(self.unet, trained)
+
     def state(self) -> TrainingState:
         """Return a copy of everything the next step needs, on the CPU."""
-        moments = {key: self.optimizer.state[parameter] for key, parameter in self.parameters.items()}
+        averages = {} if self.average is None else self.average.weights
         return TrainingState(
             adapter=adapter_state(self.unet),
-            exp_avg={key: moment["exp_avg"].cpu().clone() for key, moment in moments.items()},
-            exp_avg_sq={key: moment["exp_avg_sq"].cpu().clone() for key, moment in moments.items()},
+            average={key: weight.cpu().clone() for key, weight in averages.items()},
+            optimizer=optimizer_state(self.optimizer, self.parameters),
             scaler=self.scaler.state_dict(),
             rows=tuple(self.rows),
         )
 
     def restore(self, state: TrainingState) -> None:
         """Go on from `state` as if this trainer had made its steps itself."""
-        import torch
-
         set_adapter_state(self.unet, state.adapter)
-        for key, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(state.step), device=parameter.device),
-                "exp_avg": state.exp_avg[key].to(parameter.device, copy=True),
-                "exp_avg_sq": state.exp_avg_sq[key].to(parameter.device, copy=True),
-            }
+        if self.average is not None:
+            self.average.load(state.average)
+        restore_optimizer(self.optimizer, self.parameters, state.optimizer)
         self.scaler.load_state_dict(dict(state.scaler))
         self.rows = list(state.rows)
 
@@ -205,12 +214,19 @@ class Trainer:
         settings = self.settings
         first = (step - 1) * settings.effective_batch_size + part * settings.batch_size
         batch = make_batch(self.examples, first, schedule=self.schedule, settings=settings).to(self.policy.device)
-        with self.policy.autocast():
-            predicted = self.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-        squared_error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-        loss = (batch.weights * squared_error).sum() / settings.effective_batch_size
-        self.scaler.scale(loss).backward()
+        with self._dropout(first):
+            with self.policy.autocast():
+                predicted = self._predict(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
+            squared_error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
+            loss = (batch.weights * squared_error).sum() / settings.effective_batch_size
+            self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def _dropout(self, first: int) -> AbstractContextManager[None]:
+        """Return the context of the forward pass over the visits from `first` on: its place in the run seeds it."""
+        if self.settings.lora_dropout == 0:
+            return nullcontext()
+        return seeded_layers(self.policy.device, self.settings.seed, "lora dropout", first)
 
     def _not_finite_message(self, step: int, loss: float, norm: float) -> str:
         count = self.settings.effective_batch_size
@@ -221,43 +237,6 @@ class Trainer:
             f"Training stopped at step {step}: loss {loss:g}, gradient norm {norm:g}. Its images: {names}. The last "
             f"good checkpoint is kept. Lower train.learning_rate, or look at these images and captions."
         )
-
-
-def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, settings: TrainSettings) -> Batch:
-    """Return the forward pass over the visits from `first` on, on the CPU; it depends on nothing but its arguments."""
-    import torch
-
-    seen = visits(first, settings.batch_size, n_examples=len(examples.image_ids), seed=settings.seed)
-    draws = [
-        draw(
-            seed=settings.seed,
-            epoch=visit.epoch,
-            image_id=examples.image_ids[visit.index],
-            shape=tuple(examples.mean.shape[1:]),
-            n_timesteps=len(schedule.alphas_cumprod),
-            dropout=settings.caption_dropout,
-            offset=settings.noise_offset,
-        )
-        for visit in seen
-    ]
-    rows = torch.tensor([visit.index for visit in seen])
-    posterior_noise = torch.stack([d.posterior_noise for d in draws])
-    clean = (examples.mean[rows] + examples.std[rows] * posterior_noise) * schedule.scaling_factor
-    noise = torch.stack([d.noise for d in draws])
-    timesteps = torch.tensor([d.timestep for d in draws])
-    alphas_cumprod = schedule.alphas_cumprod[timesteps]
-    captions = examples.caption_index[rows].masked_fill(torch.tensor([d.drops_caption for d in draws]), EMPTY_ROW)
-    is_velocity = schedule.prediction_type == "v_prediction"
-    weights = torch.ones(len(seen))
-    if settings.snr_gamma is not None:
-        weights = min_snr_weights(alphas_cumprod, gamma=settings.snr_gamma, prediction_type=schedule.prediction_type)
-    return Batch(
-        noisy=add_noise(clean, noise, alphas_cumprod),
-        timesteps=timesteps,
-        text=examples.embeddings[captions],
-        target=velocity(clean, noise, alphas_cumprod) if is_velocity else noise,
-        weights=weights,
-    )
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, problems_message
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metrics.clip import ClipNetwork, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
 from loupe.metrics.inception import find_inception, inception_info, load_inception
-from loupe.records import ExtractorInfo
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 DEMO = "demo"

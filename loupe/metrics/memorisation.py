@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom
 
+from loupe.evaluation_records import Null
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
-from loupe.records import Null
 
 HELD_OUT_SHARE = 0.05
 """Of the held-out photos lie nearer to a training photo than the threshold."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.image_set import ASKED_FAMILY, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.scoring import resolve_compute, value_of
-from loupe.records import Null
 
 
 def real_nulls(

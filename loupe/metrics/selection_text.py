@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from loupe.evaluation_records import ExtractorInfo, Null, Selection, Standing
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics.bootstrap import Interval
 from loupe.metrics.scalars import rounded
 from loupe.metrics.selection import Comparison
 from loupe.metrics.selection_evidence import Row
 from loupe.paths import step_name
-from loupe.records import BASE_STEP, ExtractorInfo, Null, Selection, Standing
+from loupe.records import BASE_STEP
 
 SAID = {"higher": "higher is better", "lower": "lower is better", "closer to real": "1 is as diverse as real photos"}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from loupe.evaluation_records import ExtractorInfo, Null
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos
@@ -17,7 +18,7 @@ from loupe.metrics.memorisation import nearest_train
 from loupe.metrics.samples import is_valid
 from loupe.metrics.scalars import rounded
 from loupe.metrics.scoring import Estimate, resolve_compute
-from loupe.records import BASE_STEP, ExtractorInfo, Null
+from loupe.records import BASE_STEP
 
 Scalars = dict[str, float | int | str]
 

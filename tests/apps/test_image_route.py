@@ -77,7 +77,7 @@ def test_a_preview_is_small_kept_by_content_and_made_once(client: TestClient, ro
     first = client.get(url)
     assert first.headers["content-type"] == "image/webp"
     assert Image.open(io.BytesIO(first.content)).size == (256, 256)
-    kept = list((root / ".work" / "previews").rglob("*.webp"))
+    kept = list((root / ".work" / "thumbnails").rglob("*.webp"))
     assert len(kept) == 1
     kept[0].write_bytes(b"kept")
     assert client.get(url).content == b"kept", "the second time it comes from the work store"

@@ -7,40 +7,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.run_fixture import NASTY, ROOT, RUNS, Shape, complete_run, write_selection
+from tests.apps.page_driver import html_of, open_page
+from tests.run_fixture import NASTY, RUNS, Shape, complete_run, write_selection
 
-SCRIPT = str(ROOT / "dashboard" / "review.py")
 SMALL = Shape(steps=(75, 150), seeds=2, size_px=16)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One run of each kind; pages never write into them."""
-    roots = {kind: tmp_path_factory.mktemp(kind) for kind in RUNS}
-    for kind, build in RUNS.items():
-        build(roots[kind])
-    return roots
-
-
-def open_page(monkeypatch: pytest.MonkeyPatch, root: Path, view: str = "", **params: str | list[str]) -> AppTest:
-    monkeypatch.setenv("LOUPE_PROJECT", str(root))
-    app = AppTest.from_file(SCRIPT, default_timeout=60)
-    for name, value in params.items():
-        app.query_params[name] = value
-    app.run()
-    if view:
-        app.switch_page(f"views/{view}.py").run()
-    assert not app.exception
-    return app
-
-
-def html_of(app: AppTest) -> str:
-    bodies = [element.proto.body for element in app.get("html")]
-    return "\n".join(body for body in bodies if not body.startswith("<style"))
-
-
 @pytest.mark.parametrize("kind", RUNS)
-@pytest.mark.parametrize("page", ["", "compare"])
+@pytest.mark.parametrize("page", ["", "compare", "vote", "training", "data"])
 def test_every_page_bears_every_state_and_says_which(
     monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path], kind: str, page: str
 ) -> None:

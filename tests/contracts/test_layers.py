@@ -21,8 +21,25 @@ HEAVY = (
     "streamlit",
 )
 L1 = tuple(
-    f"loupe/{n}.py" for n in ("run_files", "run_samples", "run_store", "run_state", "metric_specs", "score_report")
+    f"loupe/{n}.py"
+    for n in (
+        "dataset_view",
+        "metric_specs",
+        "metric_table",
+        "run_files",
+        "run_samples",
+        "run_state",
+        "run_store",
+        "run_training",
+        "sample_order",
+        "score_report",
+        "vote_plan",
+        "vote_results",
+        "vote_statistics",
+        "votes",
+    )
 )
+TOP = tuple(f"loupe/{n}.py" for n in ("cli", "preflight", "preflight_trial"))
 STAGES = sorted(f.stem for f in (ROOT / "stages").glob("*.py") if f.stem != "__init__")
 
 
@@ -30,7 +47,7 @@ def layer(path: str) -> int:
     """L0 contracts, L1 readers, L2 the work, L3 what people start."""
     if path in L1:
         return 1
-    if path.startswith(("stages/", "dashboard/", "service/")) or path == "loupe/cli.py":
+    if path.startswith(("stages/", "dashboard/", "service/")) or path in TOP:
         return 3
     return 2 if path.count("/") > 1 else 0
 

@@ -17,14 +17,22 @@ EVERYWHERE = {
     "loupe/__init__.py",
     "loupe/atomic_io.py",
     "loupe/errors.py",
+    "loupe/launch.py",
+    "loupe/param_types.py",
     "loupe/params.py",
     "loupe/paths.py",
     "loupe/progress.py",
     "loupe/stage.py",
+    "loupe/train_params.py",
     "loupe/workstore.py",
     "loupe/yaml_file.py",
     "stages/__init__.py",
 }
+
+
+# Sections that a stage reads and that decide nothing of its outputs, so that a change there must not run it again:
+# train draws previews of generate's prompts into the work store.
+DECIDE_NOTHING = {"train": {"generate"}}
 
 
 def _paths(entries: list) -> list[str]:
@@ -63,7 +71,7 @@ def test_parameters_are_whole_sections_that_exist(stage: str) -> None:
 @pytest.mark.parametrize("stage", sorted(DVC))
 def test_a_stage_declares_every_section_it_reads(stage: str) -> None:
     source = (ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8")
-    read = {name for name in Params.model_fields if f"params.{name}" in source}
+    read = {name for name in Params.model_fields if f"params.{name}" in source} - DECIDE_NOTHING.get(stage, set())
     assert read <= set(DVC[stage]["params"]), f"{stage} reads {read - set(DVC[stage]['params'])} unknown to dvc.yaml"
 
 

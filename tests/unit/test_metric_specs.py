@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, metric_specs
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 from loupe.params import TargetParams
-from loupe.records import ExtractorInfo
 
 
 def extractor(name: str, role: str, kind: str) -> ExtractorInfo:

@@ -82,7 +82,18 @@ def test_an_unknown_key_like_nothing_known_lists_what_is(tmp_path, document):
         ("data", {"max_rejected_share": 1.5}, "data.max_rejected_share"),
         ("train", {"learning_rate": "fast"}, "train.learning_rate"),
         ("train", {"learning_rate": float("nan")}, "train.learning_rate"),
-        ("train", {"target_modules": []}, "train.target_modules"),
+        ("train", {"target_modules": []}, "train.target_modules: must be one of qv, attention"),
+        ("train", {"target_modules": 3}, "or a list of at least one layer name (got 3)"),
+        ("train", {"target_modules": ["to_q", ""]}, "or a list of at least one layer name"),
+        ("train", {"target_modules": "atention"}, "no preset is called 'atention': qv, attention, attention+ff"),
+        ("train", {"target_modules": "atention"}, "did you mean attention?"),
+        ("train", {"optimizer": "adam"}, "train.optimizer: must be 'adamw', 'adamw_8bit' or 'prodigy' (got 'adam')"),
+        ("train", {"lora_dropout": 1.0}, "train.lora_dropout: must be less than 1 (got 1.0)"),
+        ("train", {"lora_dropout": -0.1}, "train.lora_dropout"),
+        ("train", {"ema_decay": 1.0}, "train.ema_decay: must be less than 1 (got 1.0)"),
+        ("train", {"ema_decay": 0.0}, "train.ema_decay: must be greater than 0 (got 0.0)"),
+        ("train", {"checkpoint_every": 301}, "checkpoint_every (301) is more than max_steps (300)"),
+        ("train", {"lr_warmup_steps": 300}, "lr_warmup_steps (300) must be below max_steps (300)"),
         ("train", {"max_steps": 2.5}, "train.max_steps"),
         ("generate", {"guidance_scale": 0.5}, "generate.guidance_scale"),
         ("generate", {"prompts": {"../x": "a shoe"}}, "ids must be lower-case"),
@@ -96,6 +107,22 @@ def test_an_unknown_key_like_nothing_known_lists_what_is(tmp_path, document):
 def test_a_value_that_cannot_work_is_refused_by_name(tmp_path, document, section, changes, said):
     document[section] |= changes
     assert said in refused(tmp_path, document)
+
+
+def test_contradictory_knobs_of_training_are_named_at_once(tmp_path, document):
+    document["train"] |= {"max_steps": 10, "checkpoint_every": 11, "lr_warmup_steps": 10}
+    document["data"]["resolution"] = 100
+    message = refused(tmp_path, document)
+    assert "checkpoint_every (11) is more than max_steps (10)" in message
+    assert "lr_warmup_steps (10) must be below max_steps (10)" in message
+    assert "data.resolution" in message
+
+
+@pytest.mark.parametrize("value", ["qv", "attention+ff", "all-linear-conv", ["to_q", "conv1"]])
+def test_target_modules_are_a_preset_or_names(tmp_path, document, value):
+    document["train"]["target_modules"] = value
+    loaded = load(tmp_path, document).train.target_modules
+    assert loaded == (value if isinstance(value, str) else tuple(value))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from safetensors import safe_open
 
 from loupe.diffusion import adapter
 from loupe.diffusion.adapter import (
+    AdapterConfig,
     adapter_parameters,
     adapter_state,
     add_adapter,
@@ -33,7 +34,7 @@ def add(unet, *, seed=0, rank=RANK, alpha=ALPHA, target_modules=ATTENTION):
 
 
 def save(folder, state, *, rank=RANK, alpha=ALPHA):
-    save_adapter(folder, state, rank=rank, alpha=alpha, target_modules=ATTENTION, base_model="tiny")
+    save_adapter(folder, state, AdapterConfig(rank, alpha, ATTENTION, "tiny"))
 
 
 def random_state(unet, seed):

@@ -11,6 +11,7 @@ def machine(monkeypatch):
 
     def pretend(*kinds: str, bf16: bool = True) -> None:
         monkeypatch.delenv(device.DEVICE_VARIABLE, raising=False)
+        monkeypatch.delenv(device.DTYPE_VARIABLE, raising=False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
@@ -48,6 +49,35 @@ def test_the_variable_overrides_the_best_device(machine, monkeypatch):
 def test_an_unknown_or_absent_device_is_refused(machine, monkeypatch, value, words):
     machine()
     monkeypatch.setenv(device.DEVICE_VARIABLE, value)
+
+    with pytest.raises(PipelineError, match=words):
+        device.choose_device()
+
+
+def test_float16_on_mps_is_refused_with_the_reason_however_it_is_asked_for(machine, monkeypatch):
+    machine("mps")
+    monkeypatch.setenv(device.DTYPE_VARIABLE, "float16")
+
+    with pytest.raises(PipelineError, match="float16 on mps gives NaN losses and black images"):
+        device.choose_device()
+    with pytest.raises(PipelineError, match="black images"):
+        device.DevicePolicy("mps", "float16", "")
+
+
+def test_the_dtype_can_be_asked_for(machine, monkeypatch):
+    machine("cuda")
+    monkeypatch.setenv(device.DTYPE_VARIABLE, "Float32")
+
+    policy = device.choose_device()
+
+    assert (policy.device, policy.dtype_name) == ("cuda", "float32")
+    assert "LOUPE_DTYPE asks for it" in policy.reason
+
+
+@pytest.mark.parametrize(("value", "words"), [("fp16", "float32, bfloat16, float16"), ("bfloat16", "card lacks")])
+def test_an_unknown_or_absent_dtype_is_refused(machine, monkeypatch, value, words):
+    machine("cuda", bf16=False)
+    monkeypatch.setenv(device.DTYPE_VARIABLE, value)
 
     with pytest.raises(PipelineError, match=words):
         device.choose_device()

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from loupe.diffusion.adapter import load_adapter, read_adapter
+from loupe.diffusion.adapter import AdapterConfig, load_adapter, read_adapter
 from loupe.diffusion.base_model import load_unet
 from loupe.diffusion.export_lora import (
     DIFFUSERS_FILE,
@@ -111,7 +111,7 @@ def test_merging_covers_convolutions_of_any_size():
     layer = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False)
     before = layer.weight.detach().clone()
     state = {"0.lora_A.weight": torch.randn(2, 3, 3, 3), "0.lora_B.weight": torch.randn(5, 2, 1, 1)}
-    merge_adapter(torch.nn.Sequential(layer), state, alpha=6.0)
+    merge_adapter(torch.nn.Sequential(layer), state, scaling=3.0)
     image = torch.randn(1, 3, 4, 4)
     conv = torch.nn.functional.conv2d
     inner = conv(image, state["0.lora_A.weight"], padding=1)
@@ -138,7 +138,9 @@ def test_kohya_names_are_those_that_automatic1111_and_comfyui_know_for_stable_di
     }
     state = {f"{path}.lora_{ab}.weight": torch.ones(2, 2) for path in expected for ab in "AB"}
     endings = ("lora_down.weight", "lora_up.weight", "alpha")
-    assert set(kohya_state(state, alpha=1.0)) == {f"{name}.{end}" for name in expected.values() for end in endings}
+    assert set(kohya_state(state, AdapterConfig(2, 1.0, (), "x"))) == {
+        f"{name}.{end}" for name in expected.values() for end in endings
+    }
 
 
 def test_kohya_carries_the_true_alpha_of_every_layer_as_a_float_scalar(exported, adapter_folder):

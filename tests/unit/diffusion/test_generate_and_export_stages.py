@@ -1,6 +1,7 @@
 """Stages generate and export and the command line, each as a person starts it, on one tiny project."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from ruamel.yaml import YAML
 
 from loupe import cli
 from loupe.atomic_io import read_record, write_record
+from loupe.evaluation_records import Selection
 from loupe.paths import ProjectPaths
-from loupe.records import ExportManifest, SamplesManifest, Selection
+from loupe.records import ExportManifest, SamplesManifest
+from loupe.reproduce import reproduce_command
 from tests.tiny_models import TINY_SIDE_PX
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
 from tests.unit.diffusion.tiny_project import run_stage_of, write_tiny_project
@@ -98,6 +101,17 @@ def test_the_command_line_draws_any_prompt_with_chosen_checkpoints(project, tmp_
     assert capsys.readouterr().out.count("step 4, seed") == 2
     with Image.open(output / "prompt-0" / "0.png") as base, Image.open(output / "prompt-0" / "4.png") as adapted:
         assert base.tobytes() != adapted.tobytes()
+
+
+@pytest.mark.usefixtures("_in_project")
+def test_the_command_that_the_review_names_draws_a_picture_of_the_run_again(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "empty work store"))
+    before, after = reproduce_command(prompt_id="red_shoes", text="a photo of red shoes", seed_index=0)
+    words = shlex.split(f"{before}4{after}")
+    assert words[:3] == ["python", "-m", "loupe.cli"]
+    cli.main([*words[3:-1], str(tmp_path / words[-1])])
+    again = tmp_path / "reproduced" / "red_shoes-0" / "4.png"
+    assert again.read_bytes() == (ProjectPaths(project).samples / "red_shoes-0" / "4.png").read_bytes()
 
 
 @pytest.mark.usefixtures("_in_project")

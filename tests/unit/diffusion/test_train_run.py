@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.train_run import Leg, plan_run, run_legs, run_parts, starting_point
 from loupe.diffusion.train_store import TrainStore
+from loupe.errors import PipelineError
 from loupe.workstore import WorkStore, fingerprint
 from tests.unit.diffusion.test_training import assert_states_equal
 from tests.unit.diffusion.tiny_training import CPU, tiny_examples, tiny_settings, tiny_trainer
@@ -107,11 +109,20 @@ def test_everything_that_decides_the_weights_changes_the_key():
     changes += [{"seed": 1}, {"batch_size": 2}, {"learning_rate": 1e-4}, {"lr_warmup_steps": 0}, {"snr_gamma": 5.0}]
     changes += [{"noise_offset": 0.1}, {"caption_dropout": 0.0}, {"max_grad_norm": 2.0}, {"weight_decay": 0.0}]
     changes += [{"adam_betas": (0.9, 0.99)}, {"lr_scheduler": "linear"}, {"gradient_accumulation_steps": 2}]
+    changes += [{"ema_decay": 0.9}, {"lora_dropout": 0.1}, {"compile": True}]
+    changes += [{"adapter": replace(ADAPTER, use_dora=True)}, {"adapter": replace(ADAPTER, use_rslora=True)}]
 
     keys = {fingerprint(parts(**change)) for change in changes}
 
     assert len(keys) == len(changes)
     assert reference not in keys
+
+
+def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_done(monkeypatch):
+    monkeypatch.setattr("loupe.diffusion.optimizers.find_spec", lambda _: None)
+
+    with pytest.raises(PipelineError, match="needs the package prodigyopt"):
+        parts(optimizer="prodigy")
 
 
 def test_max_steps_is_in_the_key_only_when_the_schedule_needs_it():

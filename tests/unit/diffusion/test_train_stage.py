@@ -82,7 +82,8 @@ def test_the_same_run_again_computes_nothing(project, tiny_base_model, capsys):
 
 
 def test_more_examples_per_step_than_there_are(project, tiny_base_model):
-    manifest = run(project, tiny_base_model, batch_size=8, gradient_accumulation_steps=2, max_steps=1)
+    one_step = {"max_steps": 1, "checkpoint_every": 1, "lr_warmup_steps": 0}
+    manifest = run(project, tiny_base_model, batch_size=8, gradient_accumulation_steps=2, **one_step)
 
     assert manifest.effective_batch_size == 16
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from loupe.atomic_io import sha256_file
-from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterState, adapter_state, add_adapter, save_adapter
+from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, AdapterState, adapter_state, add_adapter, save_adapter
 from loupe.diffusion.base_model import base_model_info, load_unet
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.paths import step_name
@@ -28,7 +28,7 @@ def made_up_adapter(base: Path, *, seed: int) -> AdapterState:
 
 def write_checkpoint(folder: Path, step: int, state: AdapterState, *, alpha: float = ALPHA) -> CheckpointInfo:
     name = step_name(step)
-    save_adapter(folder / name, state, rank=RANK, alpha=alpha, target_modules=TARGETS, base_model="tiny")
+    save_adapter(folder / name, state, AdapterConfig(RANK, alpha, TARGETS, "tiny"))
     return CheckpointInfo(
         step=step,
         folder=name,

@@ -15,6 +15,8 @@ from loupe.records import CaptionRecord, DatasetManifest
 from tests.tiny_models import TINY_SIDE_PX
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+QUICK = {"validation_timesteps": 2, "preview_prompts": 0}
+"""Less to measure and nothing to draw at a checkpoint."""
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200), "green": (20, 160, 20), "black": (10, 10, 10)}
 
 
@@ -51,7 +53,8 @@ def write_params(root: Path, *, base: Path, train: dict) -> None:
     params = yaml.load((REPOSITORY / "params.yaml").read_text())
     params["model"].update(base=str(base), revision=None)
     params["data"]["resolution"] = TINY_SIDE_PX
-    params["train"].update({"max_steps": 6, "checkpoint_every": 2, "batch_size": 4, "rank": 2, "alpha": 4, **train})
+    small = {"max_steps": 6, "checkpoint_every": 2, "lr_warmup_steps": 2, "batch_size": 4, "rank": 2, "alpha": 4}
+    params["train"].update({**small, **QUICK, **train})
     root.mkdir(parents=True, exist_ok=True)
     with (root / "params.yaml").open("w") as file:
         yaml.dump(params, file)

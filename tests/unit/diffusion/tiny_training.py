@@ -6,10 +6,11 @@ import torch
 
 from loupe.diffusion.adapter import add_adapter
 from loupe.diffusion.base_model import load_noise_scheduler, load_unet
+from loupe.diffusion.batches import NoiseSchedule
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import seeded_generator
-from loupe.diffusion.training import NoiseSchedule, Trainer, TrainSettings
+from loupe.diffusion.training import Trainer, TrainSettings
 
 CPU = DevicePolicy("cpu", "float32", "test")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -21,6 +22,8 @@ def tiny_settings(**changes) -> TrainSettings:
         "max_steps": 8,
         "batch_size": 4,
         "gradient_accumulation_steps": 1,
+        "compile": False,
+        "optimizer": "adamw",
         "learning_rate": 1e-2,
         "lr_scheduler": "constant",
         "lr_warmup_steps": 2,
@@ -28,6 +31,8 @@ def tiny_settings(**changes) -> TrainSettings:
         "adam_epsilon": 1e-8,
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
+        "lora_dropout": 0.0,
+        "ema_decay": None,
         "noise_offset": 0.0,
         "snr_gamma": None,
         "caption_dropout": 0.1,
@@ -55,11 +60,22 @@ def tiny_trainer(
     prediction_type: str = "epsilon",
     rank: int = 4,
     target_modules: tuple[str, ...] = ATTENTION,
+    use_dora: bool = False,
+    use_rslora: bool = False,
     **settings,
 ) -> Trainer:
     unet = load_unet(base, device="cpu", dtype=policy.dtype)
     generator = seeded_generator(settings.get("seed", 0), "adapter")
-    add_adapter(unet, rank=rank, alpha=2.0 * rank, target_modules=target_modules, generator=generator)
+    add_adapter(
+        unet,
+        rank=rank,
+        alpha=2.0 * rank,
+        target_modules=target_modules,
+        generator=generator,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        dropout=settings.get("lora_dropout", 0.0),
+    )
     return Trainer(
         unet,
         examples or tiny_examples(),

@@ -15,10 +15,11 @@ from PIL import Image
 
 from loupe.atomic_io import read_record, sha256_file, write_record
 from loupe.errors import PipelineError
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
 from loupe.params import Params
 from loupe.paths import ProjectPaths
-from loupe.records import EvaluationManifest, ReferenceManifest, SamplesManifest
+from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
 from stages.confirm import confirm
 from stages.evaluate import evaluate
@@ -180,6 +181,57 @@ def test_selection_is_backed_by_the_table(run: Run) -> None:
     assert set(selection["gates_failed"]) >= {"step-000010", "step-000020"}
     assert "background_ok 0, required 0.9" in selection["gates_failed"]["step-000010"]
     assert "12 pictures of 6 prompts against 12 real val photos" in selection["reason"]
+
+
+def test_overfitting_joins_the_validation_loss_to_the_signs_in_the_pictures(run: Run) -> None:
+    rows, scores = run.table("overfitting.csv"), run.table("checkpoints.csv")
+    assert [row["val_loss"] for row in rows] == ["0.5", "0.49", "0.48", "0.47"]
+    assert rows[0]["val_loss_diff_base"] == ""
+    assert float(rows[2]["val_loss_diff_base_lo"]) == pytest.approx(-0.025)
+    for row, score in zip(rows, scores, strict=True):
+        for key in ("kid_demo", "memor_share_demo", "diversity_ratio_demo"):
+            assert [row[f"{key}{end}"] for end in ("", "_lo", "_hi")] == [
+                score[f"{key}{e}"] for e in ("", "_lo", "_hi")
+            ]
+    assert list(rows[0])[:5] == [
+        "step",
+        "val_loss",
+        "val_loss_diff_base",
+        "val_loss_diff_base_lo",
+        "val_loss_diff_base_hi",
+    ]
+
+
+def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(evaluated: Run) -> None:
+    photos = sorted((evaluated.paths.dataset / "train" / "images").glob("*.png"))[3:8]
+    taken = iter(photos)
+
+    def copy(sample):
+        if sample.step != 10 or (photo := next(taken, None)) is None:
+            return sample
+        shutil.copy(photo, evaluated.paths.samples / sample.file)
+        return sample.model_copy(update={"sha256": sha256_file(photo)})
+
+    evaluated.change_samples(copy)
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    last = evaluated.table("checkpoints.csv")[-1]
+    assert float(last["memor_share_demo"]) >= 5 / 6
+    rows = [r for r in evaluated.table("per_image.csv") if r["step"] == "10"][:5]
+    assert [r["nearest_train"] for r in rows] == [photo.stem for photo in photos]
+    assert all(float(r["nearest_train_distance"]) == 0 for r in rows)
+    gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
+    assert "of the pictures near a training photo" in gates
+
+
+def test_a_missing_or_broken_validation_curve_is_said(evaluated: Run) -> None:
+    curve = evaluated.paths.metrics / "validation.csv"
+    curve.write_text("step,val_loss\n0,nan\n", encoding="utf-8")
+    with pytest.raises(PipelineError, match="cannot be read"):
+        evaluated.stage(evaluate)
+    curve.unlink()
+    with pytest.raises(PipelineError, match="Run: dvc repro train"):
+        evaluated.stage(evaluate)
 
 
 # --- what is reused --------------------------------------------------------------------------------------------------

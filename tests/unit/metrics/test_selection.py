@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from loupe.evaluation_records import ExtractorInfo, Null
 from loupe.metrics.selection import Comparison, compare_checkpoints, pareto_front
 from loupe.metrics.selection_evidence import Gain, Gates, StepEvidence, step_evidence
 from loupe.metrics.selection_text import Setting, selection_reason, selection_record
-from loupe.records import ExtractorInfo, Null
 
 SHARED = np.random.default_rng(0).normal(0, 1, 1000)
 KEYS = {

@@ -1,0 +1,1 @@
+"""Programs that measure Loupe: run by hand, never by the test suite."""

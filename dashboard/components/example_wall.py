@@ -1,0 +1,54 @@
+"""Examples of the dataset as pictures with what is known of each, and findings with theirs. It opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
+from loupe.records import CaptionRecord, Finding
+
+TILE_PX = 148
+
+
+def example_wall(records: Iterable[CaptionRecord], *, resolution_px: int) -> str:
+    """Return the pictures side by side, as many to a line as fit."""
+    tiles = "".join(_tile(record, resolution_px) for record in records)
+    return f'<div class="lp-wall">{tiles}</div>'
+
+
+def finding_wall(findings: Iterable[Finding], by_id: Mapping[str, CaptionRecord], *, resolution_px: int) -> str:
+    """Return each finding with its pictures, a near-duplicate's two side by side."""
+    parts = []
+    for finding in findings:
+        known = [by_id[image_id] for image_id in finding.image_ids if image_id in by_id]
+        tiles = "".join(_tile(record, resolution_px) for record in known)
+        parts.append(
+            f'<article class="lp-finding"><h3>{escape(finding.kind)}</h3><p>{escape(finding.detail)}</p>'
+            f'<div class="lp-wall">{tiles}</div></article>'
+        )
+    return f'<div class="lp-findings">{"".join(parts)}</div>'
+
+
+def record_table(head: Sequence[str], lines: Sequence[Sequence[object]], *, limit: int = 200) -> str:
+    """Return a plain table; of a long one the first `limit` lines and how many there are."""
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in lines[:limit])
+    more = f'<p class="lp-note">The first {limit} of {len(lines)}.</p>' if len(lines) > limit else ""
+    return (
+        f'<div class="lp-scroll"><table class="lp-plain"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>'
+        f"</div>{more}"
+    )
+
+
+def _tile(record: CaptionRecord, resolution_px: int) -> str:
+    url = picture_url(record.sha256)
+    shown = preview_url(record.sha256) if resolution_px > PREVIEW_SIDE_PX else url
+    known = ", ".join(value for name, value in record.attributes.items() if name in ("colour", "gender", "season"))
+    return (
+        f'<figure class="lp-brick" style="width:{TILE_PX}px"><a class="lp-shot" href="{url}" target="_blank" '
+        f'rel="noopener"><img class="lp-img" src="{shown}" width="{TILE_PX}" height="{TILE_PX}" loading="lazy" '
+        f'decoding="async" alt="{escape(record.image_id, quote=True)}: {escape(record.caption, quote=True)}"></a>'
+        f'<figcaption title="{escape(record.caption, quote=True)}"><b>{escape(record.image_id)}</b> {record.split}'
+        f"<br>{escape(known)}</figcaption></figure>"
+    )

@@ -1,0 +1,167 @@
+"""The Training page: how the adapter learns, live while it does: losses, speed, memory, and previews per checkpoint.
+
+It shows what is there; a run that left no telemetry or previews has fewer charts. It judges no quality: the scores on
+Overview do.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+import altair as alt
+import streamlit as st
+
+from dashboard.components.checkpoint_strips import checkpoint_strips
+from dashboard.components.curves import loss_chart
+from dashboard.components.markup import facts, headline, state_banner
+from dashboard.components.training_charts import (
+    line_chart,
+    timestep_chart,
+    validation_chart,
+    validation_difference_chart,
+)
+from dashboard.components.wording import duration, step_label
+from dashboard.current_run import current_store
+from loupe.run_state import run_state
+from loupe.run_store import RunStore
+from loupe.run_training import preview_prompts, previews, train_telemetry, validation_curve, validation_timesteps
+
+PREVIEW_SIDE_PX = 128
+LOSS_NOTE = (
+    "Grey: the mean squared error of each step, on random images, timesteps and noise. Blue: its exponential moving "
+    "average. It measures no quality: pictures get better while it hardly moves. Dotted lines mark the checkpoints."
+)
+VALIDATION_NOTE = (
+    "On the validation photos with the same noise and timesteps for every checkpoint, so the points can be compared. "
+    "Right: the paired difference to the base model with its 95 % interval."
+)
+TIMESTEP_NOTE = (
+    "Where the loss falls: small timesteps are detail and texture, large ones shape and layout. One that rises while "
+    "the others fall is the first sign of overfitting."
+)
+
+
+def show(store: RunStore) -> None:
+    """Show the page."""
+    state = run_state(store)
+    curve, validation = store.train_curve(), validation_curve(store)
+    if not curve and not validation:
+        st.html(
+            state_banner(state)
+            + headline(
+                "Nothing has been trained yet",
+                "<code>dvc repro train</code> trains the adapter; this page follows it while it runs.",
+            )
+        )
+        return
+    at_work = any(stage.name == "train" and stage.status == "running" for stage in state.stages)
+    last, params = curve[-1].step if curve else validation[-1].step, store.params()
+    total = f" of {params.train.max_steps}" if params else ""
+    title = f"Training, step {last}{total}" if at_work else f"Trained for {last} steps"
+    st.html(headline(title) + facts(_facts(store, at_work)) + state_banner(state))
+    _show_losses(store)
+    _show_validation(store)
+    _show_previews(store)
+    _show_machine(store)
+
+
+def _facts(store: RunStore, at_work: bool) -> dict[str, str]:
+    curve, validation, telemetry = store.train_curve(), validation_curve(store), train_telemetry(store)
+    shown: dict[str, str] = {}
+    if curve:
+        shown["Smoothed loss"] = f"{curve[-1].loss_smoothed:.4f}"
+    if validation:
+        lowest = min(validation, key=lambda row: row.val_loss)
+        shown["Lowest validation loss"] = f"{lowest.val_loss:.4f} at {step_label(lowest.step).lower()}"
+    if telemetry:
+        speed, params = median(row.images_per_s for row in telemetry), store.params()
+        shown["Speed"] = f"{speed:.1f} images/s"
+        left = params.train.max_steps - curve[-1].step if params and curve else 0
+        if at_work and left > 0 and speed > 0 and params:
+            per_step = params.train.batch_size * params.train.gradient_accumulation_steps
+            shown["Time left"] = f"about {duration(left * per_step / speed)}"
+        peaks = [row.peak_memory_gb for row in telemetry if row.peak_memory_gb is not None]
+        if peaks:
+            shown["Peak memory"] = f"{max(peaks):.2f} GB"
+    return shown
+
+
+def _show_losses(store: RunStore) -> None:
+    curve = store.train_curve()
+    if not curve:
+        return
+    st.html(f'<h2>Training loss</h2><p class="lp-note">{LOSS_NOTE}</p>')
+    _chart(loss_chart(curve, [checkpoint.step for checkpoint in store.checkpoints()]), "Training loss over the steps")
+    left, right = st.columns(2)
+    with left:
+        _titled("Learning rate", "after warm-up and schedule")
+        _chart(line_chart([(row.step, row.learning_rate) for row in curve], unit="learning rate"), "Learning rate")
+    with right:
+        _titled("Gradient norm", "global L2 norm before clipping")
+        _chart(line_chart([(row.step, row.grad_norm) for row in curve], unit="L2 norm"), "Gradient norm")
+
+
+def _show_validation(store: RunStore) -> None:
+    rows, timesteps = validation_curve(store), validation_timesteps(store)
+    if rows:
+        st.html(f'<h2>Validation loss</h2><p class="lp-note">{VALIDATION_NOTE}</p>')
+        left, right = st.columns(2)
+        with left:
+            _titled("At each checkpoint", f"mean over {rows[-1].n_images} photos; dashes: base model")
+            _chart(validation_chart(rows), "Validation loss at each checkpoint")
+        if any(row.val_loss_diff_base is not None for row in rows):
+            with right:
+                _titled("Difference to the base model", "bars: 95 % interval, paired by photo; dashes: no difference")
+                _chart(validation_difference_chart(rows), "Difference of the validation loss to the base model")
+    if timesteps:
+        st.html(f'<h2>Validation loss by timestep</h2><p class="lp-note">{TIMESTEP_NOTE}</p>')
+        _chart(timestep_chart(timesteps), "Validation loss over the timesteps, a curve per checkpoint")
+
+
+def _show_previews(store: RunStore) -> None:
+    prompts, samples = preview_prompts(store), list(previews(store))
+    samples = [sample for sample in samples if sample.seed_index == 0]
+    if not prompts or not samples:
+        return
+    st.html(
+        '<h2>Previews</h2><p class="lp-note">Drawn by the training itself at each checkpoint, same prompt and same '
+        "seed. The full set for judging is on Compare.</p>"
+        + checkpoint_strips(
+            prompts,
+            sorted({sample.step for sample in samples}),
+            samples,
+            side_px=PREVIEW_SIDE_PX,
+            natural_px=store.params().data.resolution if store.params() else PREVIEW_SIDE_PX,
+            selection=store.selection(),
+        )
+    )
+
+
+def _show_machine(store: RunStore) -> None:
+    rows = train_telemetry(store)
+    if not rows:
+        return
+    st.html(
+        '<h2>Speed and memory</h2><p class="lp-note">Of the process that trains here, or trained here last: figures '
+        "of a machine, not a result.</p>"
+    )
+    left, right = st.columns(2)
+    with left:
+        _titled("Images per second", "training steps alone, without validation and previews")
+        _chart(line_chart([(row.step, row.images_per_s) for row in rows], unit="images/s"), "Images per second")
+    memory = [(row.step, row.peak_memory_gb) for row in rows]
+    if any(value is not None for _, value in memory):
+        with right:
+            _titled("Peak memory", "highest so far, 1 GB = 10⁹ bytes")
+            _chart(line_chart(memory, unit="GB"), "Peak memory")
+
+
+def _titled(title: str, note: str) -> None:
+    st.html(f'<h3 class="lp-chart">{title}<small>{note}</small></h3>')
+
+
+def _chart(chart: alt.Chart | alt.LayerChart, alt_text: str) -> None:
+    st.altair_chart(chart, width="stretch", alt=alt_text)
+
+
+show(current_store())

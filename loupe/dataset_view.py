@@ -1,0 +1,81 @@
+"""The examples of a run as its reader browses them: search by caption and attribute, counts by value and split.
+
+It reads what `prepare` wrote and never writes. Pictures that it hands out can be asked for by their SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+
+from loupe.atomic_io import read_records
+from loupe.paths import SPLITS
+from loupe.records import CaptionRecord
+from loupe.run_store import RunStore
+
+NO_VALUE = "(none)"
+
+
+def examples(store: RunStore) -> tuple[CaptionRecord, ...]:
+    """Return all examples, train, val, test, each in the order of image_id; a split that cannot be read is left out."""
+    found: list[CaptionRecord] = []
+    for split in SPLITS:
+        path = store.paths.dataset / split / "captions.jsonl"
+        read = partial(read_records, path, CaptionRecord, made_by="prepare")
+        found += [record for record in store.files.parsed(path, "captions", read) or () if _stays_inside(record.file)]
+    store.shown.update({record.sha256: store.paths.dataset / record.file for record in found})
+    return tuple(found)
+
+
+def matching(
+    records: Iterable[CaptionRecord],
+    *,
+    query: str = "",
+    splits: Collection[str] = (),
+    attribute: str = "",
+    values: Collection[str] = (),
+) -> list[CaptionRecord]:
+    """Return the examples whose id, caption and attributes hold every word of `query`, ignoring case.
+
+    `splits` and, of one attribute, `values` narrow further; empty ones let all pass.
+    """
+    words = query.casefold().split()
+    return [
+        record
+        for record in records
+        if (not splits or record.split in splits)
+        and (not attribute or not values or record.attributes.get(attribute, NO_VALUE) in values)
+        and all(word in _haystack(record) for word in words)
+    ]
+
+
+def attributes_of(records: Iterable[CaptionRecord]) -> list[str]:
+    """Return the attributes that tell examples apart: those with more than one value, the families aside."""
+    found: dict[str, set[str]] = {}
+    listed = list(records)
+    for record in listed:
+        for name, value in record.attributes.items():
+            found.setdefault(name, set()).add(value)
+    partly = {name for name in found if any(name not in record.attributes for record in listed)}
+    return sorted(name for name, values in found.items() if name != "family" and (len(values) > 1 or name in partly))
+
+
+def counts(records: Sequence[CaptionRecord], attribute: str) -> Mapping[str, Counter[str]]:
+    """Return split -> value -> number of examples, for the splits that have examples."""
+    by_split = {split: [record for record in records if record.split == split] for split in SPLITS}
+    return {
+        split: Counter(record.attributes.get(attribute, NO_VALUE) for record in own)
+        for split, own in by_split.items()
+        if own
+    }
+
+
+def _haystack(record: CaptionRecord) -> str:
+    return " ".join((record.image_id, record.caption, *record.attributes.values())).casefold()
+
+
+def _stays_inside(file: str) -> bool:
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in file

@@ -1,0 +1,106 @@
+"""One forward pass of training, made of encoded examples: noised latents, targets and text vectors, paired by image.
+
+A batch depends on nothing but its arguments. It runs no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from loupe.diffusion.latent_files import EMPTY_ROW, Examples
+from loupe.diffusion.noise import add_noise, draw, min_snr_weights, velocity, visits
+from loupe.errors import PipelineError
+
+if TYPE_CHECKING:
+    import torch
+
+    from loupe.diffusion.training import TrainSettings
+
+_NAMED_IMAGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSchedule:
+    """What training needs of the base model's noise scheduler and VAE."""
+
+    alphas_cumprod: torch.Tensor
+    prediction_type: str
+    scaling_factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One forward pass: noised latents and target [B, C, h, w], timesteps [B], text vectors [B, T, D], weights [B]."""
+
+    noisy: torch.Tensor
+    timesteps: torch.Tensor
+    text: torch.Tensor
+    target: torch.Tensor
+    weights: torch.Tensor
+
+    def to(self, device: str) -> Batch:
+        """Return the batch on `device`."""
+        return Batch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+
+def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, settings: TrainSettings) -> Batch:
+    """Return the forward pass over the visits from `first` on, on the CPU; it depends on nothing but its arguments."""
+    import torch
+
+    seen = visits(first, settings.batch_size, n_examples=len(examples.image_ids), seed=settings.seed)
+    draws = [
+        draw(
+            seed=settings.seed,
+            epoch=visit.epoch,
+            image_id=examples.image_ids[visit.index],
+            shape=tuple(examples.mean.shape[1:]),
+            n_timesteps=len(schedule.alphas_cumprod),
+            dropout=settings.caption_dropout,
+            offset=settings.noise_offset,
+        )
+        for visit in seen
+    ]
+    rows = torch.tensor([visit.index for visit in seen])
+    posterior_noise = torch.stack([d.posterior_noise for d in draws])
+    clean = (examples.mean[rows] + examples.std[rows] * posterior_noise) * schedule.scaling_factor
+    noise = torch.stack([d.noise for d in draws])
+    timesteps = torch.tensor([d.timestep for d in draws])
+    alphas_cumprod = schedule.alphas_cumprod[timesteps]
+    captions = examples.caption_index[rows].masked_fill(torch.tensor([d.drops_caption for d in draws]), EMPTY_ROW)
+    is_velocity = schedule.prediction_type == "v_prediction"
+    weights = torch.ones(len(seen))
+    if settings.snr_gamma is not None:
+        weights = min_snr_weights(alphas_cumprod, gamma=settings.snr_gamma, prediction_type=schedule.prediction_type)
+    return Batch(
+        noisy=add_noise(clean, noise, alphas_cumprod),
+        timesteps=timesteps,
+        text=examples.embeddings[captions],
+        target=velocity(clean, noise, alphas_cumprod) if is_velocity else noise,
+        weights=weights,
+    )
+
+
+def require_finite(examples: Examples) -> None:
+    """Raise PipelineError naming the images whose latent or caption's vectors hold NaN or infinity."""
+    latents = examples.mean.isfinite().flatten(1).all(1) & examples.std.isfinite().flatten(1).all(1)
+    texts = examples.embeddings.isfinite().flatten(1).all(1)
+    bad = {
+        "the latents": [i for i, fine in zip(examples.image_ids, latents.tolist(), strict=True) if not fine],
+        "the captions' vectors": [
+            i for i, fine in zip(examples.image_ids, texts[examples.caption_index].tolist(), strict=True) if not fine
+        ],
+    }
+    problems = [f"{what} of {_some(image_ids)}" for what, image_ids in bad.items() if image_ids]
+    if not texts[EMPTY_ROW]:
+        problems.append("the vectors of the empty caption")
+    if problems:
+        raise PipelineError(
+            f"Training on values that are not finite would destroy the adapter. Not finite: {'; '.join(problems)}. "
+            f"Encode them again: dvc repro --force encode; if they stay so, leave these images out."
+        )
+
+
+def _some(image_ids: list[str]) -> str:
+    rest = len(image_ids) - _NAMED_IMAGES
+    return ", ".join(image_ids[:_NAMED_IMAGES]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,128 @@
+"""Will it fit: the memory that training and drawing need, what the device has, and the setting that would fit.
+
+Sums over the counts of cost_model.py, nothing else. What is stated: weights in the policy's dtype; four float32 numbers
+per adapter parameter (weight, gradient, two moments) and one more for a moving average; what the forward pass keeps,
+per image; two of the largest tensors for the backward pass; a fixed allowance for the process. Measured against it:
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from loupe.diffusion.cost_model import DrawingCost, UNetCost
+from loupe.diffusion.device import DevicePolicy
+
+GB = 1e9
+PROCESS_BYTES = {"cpu": 800_000_000, "cuda": 600_000_000, "mps": 600_000_000}
+"""Python with torch and diffusers on the CPU; the driver's context on a GPU."""
+FLOAT32 = 4
+_SIDE_STEP = 64
+
+Checkpointing = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSetting:
+    """The knobs that decide how much memory training takes."""
+
+    resolution_px: int
+    batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+
+    def named(self) -> str:
+        """Return the setting as lines of params.yaml say it."""
+        return (
+            f"data.resolution {self.resolution_px}, train.batch_size {self.batch_size}, "
+            f"train.gradient_accumulation_steps {self.gradient_accumulation_steps}, "
+            f"train.gradient_checkpointing {'always' if self.gradient_checkpointing else 'never'}"
+        )
+
+
+def available_bytes(policy: DevicePolicy) -> int:
+    """Return how much memory this process may still take on the policy's device."""
+    if policy.device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    if policy.device == "mps":
+        import torch
+
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def training_bytes(
+    cost: UNetCost,
+    *,
+    batch_size: int,
+    gradient_checkpointing: bool,
+    device: str,
+    has_average: bool = False,
+) -> int:
+    """Return the peak memory of training; `cost` is of one image."""
+    kept = cost.checkpointed_bytes if gradient_checkpointing else cost.kept_bytes
+    state = (4 if has_average else 3) * cost.n_adapter_parameters * FLOAT32
+    return cost.weight_bytes + state + batch_size * (kept + 2 * cost.largest_tensor_bytes) + PROCESS_BYTES[device]
+
+
+def needs_gradient_checkpointing(cost: UNetCost, *, batch_size: int, policy: DevicePolicy, free_bytes: int) -> bool:
+    """Return whether training fits into `free_bytes` (see available_bytes) with gradient checkpointing only."""
+    plain = training_bytes(cost, batch_size=batch_size, gradient_checkpointing=False, device=policy.device)
+    return plain > free_bytes
+
+
+def drawing_bytes(cost: DrawingCost, *, n_pictures: int, guided: bool, text_encoder_bytes: int, device: str) -> int:
+    """Return the peak memory of drawing `n_pictures` together: in the UNet or, one by one, in the VAE."""
+    rows = n_pictures * (2 if guided else 1)
+    weights = cost.unet_weight_bytes + cost.vae_weight_bytes + text_encoder_bytes
+    return weights + max(rows * cost.row_bytes, cost.decode_bytes) + PROCESS_BYTES[device]
+
+
+def setting_that_fits(
+    cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int
+) -> TrainingSetting | None:
+    """Return the nearest setting to `asked` that fits, or None.
+
+    First gradient checkpointing, which changes no result; then smaller batches with more accumulation, which keep the
+    effective batch size; then a lower resolution. `cost` is at the resolution that was asked for; activations grow with
+    the number of pixels (attention in fused form included).
+    """
+    for setting in _nearer_to_farther(asked):
+        share = (setting.resolution_px / asked.resolution_px) ** 2
+        activations = share * setting.batch_size
+        fixed = training_bytes(cost, batch_size=0, gradient_checkpointing=True, device=device)
+        one = training_bytes(cost, batch_size=1, gradient_checkpointing=setting.gradient_checkpointing, device=device)
+        if fixed + activations * (one - fixed) <= free_bytes:
+            return setting
+    return None
+
+
+def memory_problem(cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int) -> str | None:
+    """Return why training as asked does not fit, with the setting that would; None when it fits."""
+    needed = training_bytes(
+        cost, batch_size=asked.batch_size, gradient_checkpointing=asked.gradient_checkpointing, device=device
+    )
+    if needed <= free_bytes:
+        return None
+    fitting = setting_that_fits(cost, asked, device=device, free_bytes=free_bytes)
+    advice = f"This would fit: {fitting.named()}." if fitting else "No setting would fit on this device."
+    return f"training needs about {needed / GB:.1f} GB on {device}, and {free_bytes / GB:.1f} GB are free. {advice}"
+
+
+def _nearer_to_farther(asked: TrainingSetting) -> Iterator[TrainingSetting]:
+    yield asked
+    divisors = [n for n in range(asked.batch_size, 0, -1) if asked.batch_size % n == 0]
+    for side in range(asked.resolution_px, 0, -_SIDE_STEP):
+        for batch_size in divisors:
+            yield TrainingSetting(
+                resolution_px=side,
+                batch_size=batch_size,
+                gradient_accumulation_steps=asked.gradient_accumulation_steps * (asked.batch_size // batch_size),
+                gradient_checkpointing=True,
+            )

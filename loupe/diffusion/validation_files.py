@@ -1,0 +1,165 @@
+"""The validation loss of a run's checkpoints: each measured once ever, and the files that hold what was measured.
+
+metrics/validation.csv and metrics/validation_timesteps.csv are the curves; validation.safetensors beside the
+checkpoints has every single loss: `losses` [S, N, T] float32, `steps` [S] and `timesteps` [T] int64, and in its header
+`image_ids`, the N ids as JSON. All three grow while training runs. Nothing here trains or draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loupe.atomic_io import sha256_file, write_bytes, write_csv
+from loupe.diffusion.adapter import load_adapter
+from loupe.diffusion.base_model import load_unet
+from loupe.diffusion.device import DevicePolicy, device_identity
+from loupe.diffusion.sample_plan import AdapterSource
+from loupe.diffusion.tensor_files import tensor_bytes
+from loupe.diffusion.validation import (
+    ValidationSet,
+    curve_rows,
+    require_finite_losses,
+    timestep_rows,
+    validation_losses,
+)
+from loupe.progress import say
+from loupe.records import BASE_STEP, CheckpointInfo
+from loupe.train_records import ValidationRow, ValidationTimestepRow
+from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from pydantic import BaseModel
+
+LOSSES_FILE = "validation.safetensors"
+STORE_KIND = "validation"
+_SUFFIX = ".safetensors"
+_DECIDING_MODULES = ("adapter.py", "base_model.py", "device.py", "noise.py", "validation.py")
+_DECIDING_LIBRARIES = ("torch", "diffusers", "peft")
+
+
+class Validation:
+    """Measures the base model and the checkpoints of one run, as they come.
+
+    The UNet is loaded anew each time and given the adapter's file as it will be shipped. So nothing of the trainer (its
+    dropout, its compiled graph, what it averages) can leak into the numbers, and nothing of this into the trainer.
+    """
+
+    def __init__(
+        self, data: ValidationSet, *, seed: int, policy: DevicePolicy, store: WorkStore, metrics: Path
+    ) -> None:
+        self.data = data
+        self.policy = policy
+        self.store = store
+        self.metrics = metrics
+        self.losses: dict[int, torch.Tensor] = {}
+        """Step -> [N, T] of what has been measured, or was found in the work store."""
+        here = Path(__file__)
+        self._parts = {
+            "examples": data.examples.sha256(),
+            "timesteps": data.timesteps.tolist(),
+            "seed": seed,
+            "device": device_identity(policy),
+            "dtype": policy.dtype_name,
+            "versions": library_versions(*_DECIDING_LIBRARIES),
+            "source": source_fingerprint(*(here.with_name(name) for name in _DECIDING_MODULES)),
+        }
+
+    def measure(self, source: AdapterSource) -> list[ValidationRow]:
+        """Measure what of `source` has not been yet, the base model first; write the files; return the new rows.
+
+        Raises PipelineError when a loss is not finite; what was measured before it is in the files by then.
+        """
+        wanted: dict[int, CheckpointInfo | None] = {BASE_STEP: None}
+        wanted |= {info.step: info for info in source.checkpoints.checkpoints}
+        new = {step: info for step, info in wanted.items() if step not in self.losses}
+        missing = {}
+        for step, info in new.items():
+            stored = _read(self._entry(source, info))
+            if stored is None:
+                missing[step] = info
+            else:
+                self.losses[step] = stored
+        if missing:
+            self._compute(source, missing)
+        rows = [row for row in self._write(source.checkpoints_folder) if row.step in new]
+        for row in rows:
+            say(_sentence(row))
+        return rows
+
+    def file_hashes(self, checkpoints_folder: Path) -> dict[str, str]:
+        """Return file name -> SHA-256 of what measure() has left beside the checkpoints."""
+        return {LOSSES_FILE: sha256_file(checkpoints_folder / LOSSES_FILE)}
+
+    def _compute(self, source: AdapterSource, missing: dict[int, CheckpointInfo | None]) -> None:
+        unet = load_unet(source.base_folder, device=self.policy.device, dtype=self.policy.dtype)
+        for step, info in sorted(missing.items()):
+            if info is not None:  # the base model came first, when the UNet had no adapter yet
+                load_adapter(unet, source.checkpoints_folder / info.folder)
+            losses = validation_losses(unet, self.data, policy=self.policy, what=f"validation at step {step}")
+            require_finite_losses(losses, self.data.examples.image_ids, step=step)
+            self.losses[step] = losses
+            self._write(source.checkpoints_folder)
+            content = tensor_bytes({"losses": losses}, metadata={"sha256": _tensor_sha256(losses)})
+            write_bytes(self._entry(source, info), content)
+
+    def _entry(self, source: AdapterSource, info: CheckpointInfo | None) -> Path:
+        """Return where the losses of a checkpoint are kept; alpha and the like are in the file that its hash is of."""
+        deciding = {"base": source.base_model.sha256, "adapter": None if info is None else info.sha256}
+        return self.store.path(STORE_KIND, fingerprint({**self._parts, **deciding}), _SUFFIX)
+
+    def _write(self, checkpoints_folder: Path) -> list[ValidationRow]:
+        import torch
+
+        timesteps, steps = self.data.timesteps, sorted(self.losses)
+        losses = torch.stack([self.losses[step] for step in steps])
+        content = tensor_bytes(
+            {"losses": losses, "steps": torch.tensor(steps), "timesteps": timesteps},
+            metadata={"image_ids": json.dumps(self.data.examples.image_ids)},
+        )
+        write_bytes(checkpoints_folder / LOSSES_FILE, content)
+        rows = curve_rows(self.losses)
+        _write_rows(self.metrics / "validation.csv", ValidationRow, rows)
+        by_timestep = timestep_rows(self.losses, timesteps.tolist())
+        _write_rows(self.metrics / "validation_timesteps.csv", ValidationTimestepRow, by_timestep)
+        return rows
+
+
+def _write_rows(target: Path, kind: type[BaseModel], rows: Sequence[BaseModel]) -> None:
+    write_csv(target, list(kind.model_fields), (row.model_dump() for row in rows))
+
+
+def _sentence(row: ValidationRow) -> str:
+    line = f"validation at step {row.step}: loss {row.val_loss:.5f} over {row.n_images} images"
+    if row.val_loss_diff_base is None:
+        return f"{line}, of the base model"
+    line += f", {row.val_loss_diff_base:+.5f} against the base model"
+    if row.val_loss_diff_base_lo is None or row.val_loss_diff_base_hi is None:
+        return line
+    return f"{line} (95 % interval {row.val_loss_diff_base_lo:+.5f} to {row.val_loss_diff_base_hi:+.5f})"
+
+
+def _read(path: Path) -> torch.Tensor | None:
+    """Return stored losses; None when there are none, or when they are damaged, which is said."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            losses, expected = file.get_tensor("losses"), file.metadata()["sha256"]
+    except SafetensorError as error:
+        say(f"validation: a stored loss is damaged ({error}); it is measured anew.")
+        return None
+    if _tensor_sha256(losses) != expected:
+        say("validation: a stored loss is damaged (its contents have changed); it is measured anew.")
+        return None
+    return losses
+
+
+def _tensor_sha256(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(repr(tuple(tensor.shape)).encode("ascii") + tensor.contiguous().numpy().tobytes()).hexdigest()

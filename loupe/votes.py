@@ -1,0 +1,126 @@
+"""The votes of reviewers, kept in one SQLite file: durable, safe for several reviewers at once, exported as CSV.
+
+It knows nothing of checkpoints' scores and computes nothing; see vote_statistics.py. The file lies beside the results
+but belongs to no stage, so no run of the pipeline ever removes it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from loupe.errors import PipelineError
+
+Choice = Literal["left", "right", "tie", "skip"]
+Kind = Literal["pair", "same", "repeat"]
+REVIEWER = re.compile(r"\w[\w .@-]{0,39}")
+"""A name that is safe in a table, in a file and in a spreadsheet (no leading = + - @)."""
+_BUSY_S = 10.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS votes (
+  plan TEXT NOT NULL, position INTEGER NOT NULL, reviewer TEXT NOT NULL, kind TEXT NOT NULL,
+  prompt_id TEXT NOT NULL, seed_index INTEGER NOT NULL, step_left INTEGER NOT NULL, step_right INTEGER NOT NULL,
+  sha256_left TEXT NOT NULL, sha256_right TEXT NOT NULL, choice TEXT NOT NULL
+    CHECK (choice IN ('left', 'right', 'tie', 'skip')), voted_at TEXT NOT NULL, elapsed_s REAL,
+  PRIMARY KEY (plan, reviewer, position)
+) STRICT
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One answer of one reviewer."""
+
+    plan: str
+    """Fingerprint of the list of questions that it belongs to."""
+    position: int
+    """Of the question in that list, from 0."""
+    reviewer: str
+    kind: Kind
+    """pair: two checkpoints; same: one picture twice (an A/A check); repeat: a pair that was asked before."""
+    prompt_id: str
+    seed_index: int
+    step_left: int
+    step_right: int
+    sha256_left: str
+    sha256_right: str
+    choice: Choice
+    voted_at: str
+    """UTC, ISO 8601."""
+    elapsed_s: float | None
+    """From showing the question to the answer."""
+
+
+_COLUMNS = tuple(field.name for field in fields(Vote))
+
+
+class VoteBook:
+    """Reads and writes the votes in one file; every method opens it anew, so threads and processes may share it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def add(self, vote: Vote) -> bool:
+        """Keep a vote, on disk when this returns; False when the reviewer has answered this question already."""
+        with self._open() as connection:
+            marks = ", ".join("?" * len(_COLUMNS))
+            added = connection.execute(
+                f"INSERT INTO votes ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT DO NOTHING", astuple(vote)
+            )
+            return added.rowcount == 1
+
+    def votes(self) -> list[Vote]:
+        """Return all votes, ordered by time, reviewer and position; none when nobody has voted yet."""
+        if not self.file.is_file():
+            return []
+        with self._open() as connection:
+            rows = connection.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM votes ORDER BY voted_at, reviewer, plan, position"
+            ).fetchall()
+        return [Vote(*row) for row in rows]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection whose changes are committed when the block ends; its errors become PipelineErrors."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            connection = sqlite3.connect(self.file, timeout=_BUSY_S)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                with connection:
+                    connection.execute(_SCHEMA)
+                    yield connection
+            finally:
+                connection.close()
+        except sqlite3.OperationalError as error:
+            raise PipelineError(
+                f"The votes in {self.file.name} cannot be used now: {error}. If another program holds the file open, "
+                "close it; otherwise check that its folder can be written to."
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise PipelineError(
+                f"The votes in {self.file.name} cannot be read: {error}. Move the file out of data/votes to start "
+                "anew, and keep it: `sqlite3 FILE .recover` may bring its votes back."
+            ) from None
+
+
+def vote_book(root: Path) -> VoteBook:
+    """Return the votes of the project in `root`; the file comes with the first vote."""
+    return VoteBook(root / "data" / "votes" / "votes.sqlite")
+
+
+def votes_csv(votes: list[Vote]) -> str:
+    """Return the votes as CSV with a header, one line each."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(astuple(vote) for vote in votes)
+    return buffer.getvalue()

@@ -1,0 +1,72 @@
+"""The Data page: search, distributions and findings with their pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loupe.atomic_io import read_record, write_bytes, write_record, write_records
+from loupe.records import CaptionRecord, DatasetManifest, Finding, Rejection
+from tests.apps.page_driver import html_of, open_page
+from tests.run_fixture import NASTY, Shape, complete_run
+
+SHAPE = Shape(steps=(75,), seeds=1, size_px=16, captions=0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    complete_run(tmp_path, SHAPE)
+    folder = tmp_path / "data" / "dataset"
+    for split, colours in (("train", ["Red", "Blue", "Blue"]), ("val", ["Red"])):
+        records = [
+            CaptionRecord(
+                image_id=f"{split}{place}", split=split, file=f"{split}/images/{split}{place}.png",
+                caption=NASTY if split == "val" else f"{colour} shoes", sha256=f"{len(split)}{place}".rjust(64, "0"),
+                source_width_px=9, source_height_px=9, attributes={"colour": colour},
+            )
+            for place, colour in enumerate(colours)
+        ]  # fmt: skip
+        write_records(folder / split / "captions.jsonl", records)
+    write_bytes(folder / "test" / "captions.jsonl", b"{broken\n")
+    manifest = read_record(folder / "manifest.json", DatasetManifest, made_by="prepare")
+    near = Finding(kind="near-duplicate", image_ids=("train0", "train1"), detail="hashes differ in 2 of 64 bits")
+    across = Finding(kind="near-duplicate across splits", image_ids=("train0", "val0"), detail="differ in 3")
+    rejected = Rejection(image_id="77", reason="truncated", detail="only half of <it>")
+    write_record(
+        folder / "manifest.json", manifest.model_copy(update={"findings": (across, near), "rejected": (rejected,)})
+    )
+    return tmp_path
+
+
+def test_search_narrows_by_word_split_and_value(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    assert html_of(open_page(monkeypatch, root, "data")).count('class="lp-img') == 4
+    for query, expected in (
+        ({"q": "blue shoes"}, 2), ({"split": ["val"]}, 1), ({"attribute": "colour", "value": ["Red"]}, 2),
+        ({"split": ["train"], "attribute": "colour", "value": ["Red", "junk"]}, 1), ({"attribute": "junk"}, 4),
+    ):  # fmt: skip
+        assert html_of(open_page(monkeypatch, root, "data", **query)).count('class="lp-img') == expected, query
+    assert "No example passes these filters" in html_of(open_page(monkeypatch, root, "data", q="zebra"))
+
+
+def test_a_caption_shows_literally(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    html = html_of(open_page(monkeypatch, root, "data"))
+    assert NASTY not in html
+    assert "<script" not in html
+
+
+def test_findings_stand_beside_their_pictures(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    html = html_of(open_page(monkeypatch, root, "data", show="Findings"))
+    assert html.count('class="lp-finding"') == 2
+    assert html.count('class="lp-img') == 4
+    assert "<td>only half of &lt;it&gt;</td>" in html
+    one = html_of(open_page(monkeypatch, root, "data", show="Findings", kind=["near-duplicate (1)"]))
+    assert one.count('class="lp-finding"') == 1
+
+
+def test_distributions_have_a_chart_per_attribute(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    assert len(open_page(monkeypatch, root, "data", show="Distributions").get("vega_lite_chart")) == 1
+
+
+def test_without_a_dataset_the_next_command_is_named(monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]) -> None:
+    assert "<code>dvc repro prepare</code>" in html_of(open_page(monkeypatch, runs["absent"], "data"))

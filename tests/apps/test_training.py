@@ -1,0 +1,61 @@
+"""The Training page on runs with more and with less to show."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.apps.page_driver import html_of, open_page
+from tests.run_fixture import Shape, complete_run, hold_lock, write_previews, write_telemetry
+
+SHAPE = Shape(steps=(75, 150), seeds=1, size_px=16, captions=0)
+
+
+def test_everything_that_training_leaves_has_its_chart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    complete_run(tmp_path, SHAPE)
+    write_previews(tmp_path, SHAPE, steps=(0, 75))
+    write_telemetry(tmp_path, SHAPE)
+    app = open_page(monkeypatch, tmp_path, "training")
+    html = html_of(app)
+    assert "<h1>Trained for 150 steps</h1>" in html
+    titles = [
+        "Training loss", "Learning rate", "Gradient norm", "Validation loss", "Difference to the base model",
+        "Validation loss by timestep", "Previews", "Images per second", "Peak memory",
+    ]  # fmt: skip
+    assert [title for title in titles if f">{title}<" not in html] == []
+    assert len(app.get("vega_lite_chart")) == 8
+    assert html.count('class="lp-img') == 4 * 2
+    assert "Lowest validation loss" in html
+
+
+def test_an_older_run_shows_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    complete_run(tmp_path, SHAPE)
+    for name in ("validation.csv", "validation_timesteps.csv"):
+        (tmp_path / "metrics" / name).unlink(missing_ok=True)
+    shutil.rmtree(tmp_path / ".work", ignore_errors=True)
+    app = open_page(monkeypatch, tmp_path, "training")
+    assert len(app.get("vega_lite_chart")) == 3
+    assert "Validation loss" not in html_of(app)
+    assert "Peak memory" not in html_of(app)
+
+
+def test_a_running_training_says_how_far_it_is_and_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    complete_run(tmp_path, SHAPE)
+    curve = tmp_path / "metrics" / "train.csv"
+    curve.write_text("".join(curve.read_text().splitlines(keepends=True)[:61]))
+    (tmp_path / "data" / "checkpoints" / "manifest.json").unlink()
+    write_telemetry(tmp_path, SHAPE, until=60)
+    hold_lock(tmp_path, tmp_path / "data" / "checkpoints", pid=1)
+    html = html_of(open_page(monkeypatch, tmp_path, "training"))
+    assert "<h1>Training, step 60 of 150</h1>" in html
+    assert "<dt>Time left</dt>" in html
+
+
+def test_before_any_training_the_next_command_is_named(monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]) -> None:
+    html = html_of(open_page(monkeypatch, runs["absent"], "training"))
+    assert "Nothing has been trained yet" in html
+    assert "<code>dvc repro train</code>" in html

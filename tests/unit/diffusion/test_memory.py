@@ -1,0 +1,101 @@
+"""Sums of the memory estimate, and the setting that it proposes."""
+
+import pytest
+
+from loupe.diffusion.cost_model import DrawingCost, UNetCost
+from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.memory import (
+    PROCESS_BYTES,
+    TrainingSetting,
+    available_bytes,
+    drawing_bytes,
+    memory_problem,
+    needs_gradient_checkpointing,
+    setting_that_fits,
+    training_bytes,
+)
+
+CPU = DevicePolicy("cpu", "float32", "test")
+PROCESS = PROCESS_BYTES["cpu"]
+COST = UNetCost(
+    n_base_parameters=1000,
+    n_adapter_parameters=10,
+    weight_bytes=4_000_000,
+    forward_flop=1,
+    training_flop=2,
+    checkpointed_flop=3,
+    kept_bytes=1_000_000,
+    checkpointed_bytes=200_000,
+    largest_tensor_bytes=50_000,
+)
+STATE = 3 * 10 * 4
+FIXED = 4_000_000 + STATE + PROCESS
+ASKED = TrainingSetting(resolution_px=512, batch_size=4, gradient_accumulation_steps=2, gradient_checkpointing=False)
+
+
+def test_training_is_weights_state_and_activations_per_image():
+    assert training_bytes(COST, batch_size=4, gradient_checkpointing=False, device="cpu") == FIXED + 4 * 1_100_000
+    assert training_bytes(COST, batch_size=4, gradient_checkpointing=True, device="cpu") == FIXED + 4 * 300_000
+    average = training_bytes(COST, batch_size=4, gradient_checkpointing=True, device="cpu", has_average=True)
+    assert average == FIXED + 4 * 300_000 + 10 * 4
+
+
+def test_checkpointing_is_needed_exactly_when_training_does_not_fit_without():
+    plain = FIXED + 4 * 1_100_000
+    assert not needs_gradient_checkpointing(COST, batch_size=4, policy=CPU, free_bytes=plain)
+    assert needs_gradient_checkpointing(COST, batch_size=4, policy=CPU, free_bytes=plain - 1)
+
+
+def test_what_fits_is_left_as_asked():
+    free = FIXED + 4 * 1_100_000
+    assert setting_that_fits(COST, ASKED, device="cpu", free_bytes=free) == ASKED
+    assert memory_problem(COST, ASKED, device="cpu", free_bytes=free) is None
+
+
+@pytest.mark.parametrize(
+    ("room", "px", "batch_size", "accumulation"),
+    [(4 * 300_000, 512, 4, 2), (4 * 300_000 - 1, 512, 2, 4), (300_000, 512, 1, 8), (299_999, 448, 1, 8)],
+)
+def test_checkpointing_comes_before_smaller_batches_and_those_before_lower_resolution(
+    room, px, batch_size, accumulation
+):
+    fitting = setting_that_fits(COST, ASKED, device="cpu", free_bytes=FIXED + room)
+    assert fitting == TrainingSetting(
+        resolution_px=px,
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=True,
+    )
+    assert fitting.batch_size * fitting.gradient_accumulation_steps == 8
+
+
+def test_a_setting_that_does_not_fit_is_said_with_the_one_that_would():
+    text = memory_problem(COST, ASKED, device="cpu", free_bytes=FIXED + 300_000)
+    assert "training needs about 0.8 GB on cpu, and 0.8 GB are free" in text
+    assert "train.batch_size 1, train.gradient_accumulation_steps 8, train.gradient_checkpointing always" in text
+
+
+def test_where_not_even_the_weights_fit_nothing_is_proposed():
+    text = memory_problem(COST, ASKED, device="cpu", free_bytes=FIXED - 1)
+    assert text.endswith("No setting would fit on this device.")
+
+
+def test_drawing_needs_its_weights_and_the_larger_of_unet_and_decoder():
+    cost = DrawingCost(
+        unet_weight_bytes=1000,
+        vae_weight_bytes=100,
+        row_flop=1,
+        row_bytes=50,
+        decode_flop=1,
+        decode_bytes=300,
+    )
+    few = drawing_bytes(cost, n_pictures=2, guided=True, text_encoder_bytes=10, device="cpu")
+    assert few == 1110 + 300 + PROCESS
+    assert drawing_bytes(cost, n_pictures=8, guided=True, text_encoder_bytes=10, device="cpu") == 1110 + 800 + PROCESS
+    assert drawing_bytes(cost, n_pictures=8, guided=False, text_encoder_bytes=10, device="cpu") == 1110 + 400 + PROCESS
+
+
+def test_available_memory_of_the_cpu_is_a_part_of_what_the_machine_has():
+    import psutil
+
+    assert 0 < available_bytes(CPU) <= psutil.virtual_memory().total

@@ -1,0 +1,200 @@
+"""Every way of training goes on from its stored states to the same bytes, and draws what belongs to its place alone."""
+
+import pytest
+import torch
+
+from loupe.diffusion import training
+from loupe.diffusion.adapter import adapter_state
+from loupe.diffusion.ema import decay_at
+from loupe.diffusion.noise import visits
+from loupe.diffusion.tensor_files import tensor_bytes
+from loupe.diffusion.train_store import TrainStore
+from loupe.errors import PipelineError
+from loupe.workstore import WorkStore
+from tests.unit.diffusion.test_training import assert_states_equal, train
+from tests.unit.diffusion.tiny_training import tiny_examples, tiny_trainer
+
+STEPS = 5
+KNOBS = {
+    "adamw": {},
+    "accumulation": {"batch_size": 2, "gradient_accumulation_steps": 2},
+    "cosine": {"lr_scheduler": "cosine"},
+    "ema": {"ema_decay": 0.9},
+    "dropout": {"lora_dropout": 0.3},
+    "dora": {"use_dora": True, "target_modules": ("to_q", "conv1")},
+    "rslora": {"use_rslora": True},
+    "all of it": {
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "ema_decay": 0.9,
+        "lora_dropout": 0.3,
+        "use_dora": True,
+        "snr_gamma": 5.0,
+        "noise_offset": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", KNOBS)
+def test_a_run_interrupted_twice_ends_with_the_bytes_of_an_undisturbed_one(tiny_base_model, tmp_path, name):
+    """Six examples, four per step: both interruptions fall inside an epoch. Each state goes through its file."""
+    knobs = KNOBS[name]
+    undisturbed = tiny_trainer(tiny_base_model, **knobs)
+    rows = train(undisturbed, STEPS)
+    store = TrainStore(WorkStore(tmp_path), {"run": name})
+
+    trainer = tiny_trainer(tiny_base_model, **knobs)
+    for stop in (2, 4):
+        train(trainer, stop)
+        store.save(trainer.state())
+        train(trainer, stop + 1)  # what was computed after the last stored state is lost, and must not be felt
+        trainer = tiny_trainer(tiny_base_model, **knobs)
+        trainer.restore(store.load(stop))
+    train(trainer, STEPS)
+
+    ended, expected = trainer.state(), undisturbed.state()
+    assert ended.rows == tuple(rows)
+    assert_states_equal(ended, expected)
+    assert _bytes(ended) == _bytes(expected)
+
+
+def _bytes(state):
+    return tensor_bytes(state.checkpoint_adapter, metadata={})
+
+
+def test_going_on_neither_repeats_nor_draws_again_what_was_seen(tiny_base_model, monkeypatch):
+    firsts = []
+    original = training.make_batch
+
+    def recorded(examples, first, **options):
+        firsts.append(first)
+        return original(examples, first, **options)
+
+    monkeypatch.setattr(training, "make_batch", recorded)
+    trainer = tiny_trainer(tiny_base_model)
+    for stop in (1, 2, 3):
+        state = trainer.state() if trainer.step else None
+        trainer = tiny_trainer(tiny_base_model)
+        if state:
+            trainer.restore(state)
+        train(trainer, stop)
+
+    seen = [visit for first in firsts for visit in visits(first, 4, n_examples=6, seed=0)]
+    assert [visit.position for visit in seen] == list(range(12))
+    assert sorted(visit.index for visit in seen[:6]) == sorted(visit.index for visit in seen[6:]) == list(range(6))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_leaves_the_global_generator_alone(tiny_base_model, dropout):
+    trainer = tiny_trainer(tiny_base_model, lora_dropout=dropout)
+    before = torch.get_rng_state()
+
+    train(trainer, 1)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_is_decided_by_seed_and_place_and_is_not_there_without(tiny_base_model):
+    def after_two_steps(global_seed=0, **knobs):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(global_seed)
+            trainer = tiny_trainer(tiny_base_model, **knobs)
+            train(trainer, 2)
+        return adapter_state(trainer.unet)
+
+    dropped, again = (after_two_steps(number, lora_dropout=0.3) for number in (0, 1))
+    whole = after_two_steps()
+
+    assert all(torch.equal(dropped[key], again[key]) for key in dropped)
+    assert any(not torch.equal(dropped[key], whole[key]) for key in dropped)
+
+
+@pytest.mark.parametrize("name", ["adamw", "all of it"])
+def test_gradient_checkpointing_changes_no_byte(tiny_base_model, name):
+    plain, recomputing = (tiny_trainer(tiny_base_model, **KNOBS[name]) for _ in range(2))
+    recomputing.unet.enable_gradient_checkpointing()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in recomputing.unet.modules())
+
+    assert train(recomputing, 2) == train(plain, 2)
+    assert_states_equal(recomputing.state(), plain.state())
+
+
+def test_compile_puts_the_unet_through_torch_compile(tiny_base_model, monkeypatch):
+    calls = []
+
+    def compiled(unet):
+        def predict(*arguments, **named):
+            calls.append(unet)
+            return unet(*arguments, **named)
+
+        return predict
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plain, fast = tiny_trainer(tiny_base_model), tiny_trainer(tiny_base_model, compile=True)
+
+    assert train(fast, 1) == train(plain, 1)
+    assert calls == [fast.unet]
+
+
+# --- the average -----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_holds_the_average_of_the_weights_after_each_step(tiny_base_model):
+    decay = 0.6
+    trainer = tiny_trainer(tiny_base_model, ema_decay=decay)
+    average = None
+    for row in trainer.run(4):
+        weights = adapter_state(trainer.unet)
+        kept = decay_at(row.step, decay)
+        average = weights if average is None else {k: kept * average[k] + (1 - kept) * weights[k] for k in weights}
+
+    state = trainer.state()
+
+    assert state.checkpoint_adapter is state.average
+    assert all(torch.allclose(state.average[key], average[key], rtol=1e-5, atol=1e-8) for key in average)
+    assert any(not torch.equal(state.average[key], state.adapter[key]) for key in average)
+
+
+def test_averaging_changes_no_step_of_training(tiny_base_model):
+    plain, averaged = tiny_trainer(tiny_base_model), tiny_trainer(tiny_base_model, ema_decay=0.9)
+
+    assert train(averaged, 3) == train(plain, 3)
+    assert plain.state().checkpoint_adapter is not None
+    assert not plain.state().average
+
+
+def test_the_weights_of_the_checkpoint_are_in_the_unet_for_the_block_only(tiny_base_model):
+    trainer = tiny_trainer(tiny_base_model, ema_decay=0.9)
+    train(trainer, 2)
+    trained = adapter_state(trainer.unet)
+
+    with trainer.checkpoint_weights():
+        inside = adapter_state(trainer.unet)
+    average = trainer.state().average
+
+    assert all(torch.equal(inside[key], average[key]) for key in average)
+    assert all(torch.equal(adapter_state(trainer.unet)[key], trained[key]) for key in trained)
+
+
+# --- refused before the first step -----------------------------------------------------------------------------------
+
+
+def test_examples_that_are_not_finite_are_named_before_the_first_step():
+    from loupe.diffusion.batches import require_finite
+
+    examples = tiny_examples(30)
+    require_finite(examples)
+    examples.mean[3, 0, 0, 0] = torch.nan
+    examples.std[5, 1] = torch.inf
+    examples.embeddings[8] = torch.nan  # the caption of image7
+
+    with pytest.raises(PipelineError) as caught:
+        require_finite(examples)
+    message = str(caught.value)
+    assert "the latents of image3, image5;" in message
+    assert "the captions' vectors of image7." in message
+    assert "dvc repro --force encode" in message
+
+    examples.mean[:] = torch.nan
+    with pytest.raises(PipelineError, match=r"image19 and 10 more;"):
+        require_finite(examples)

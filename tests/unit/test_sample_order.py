@@ -1,0 +1,68 @@
+"""Order of the rows of pictures and the gates of a picture, on values that one can sort by hand."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from loupe.metric_specs import METRIC_SPECS
+from loupe.reproduce import reproduce_command
+from loupe.sample_order import INVALID, RUN_ORDER, failed_gates, sample_orders, sorted_rows
+
+SPECS = (METRIC_SPECS["clip_demo"], METRIC_SPECS["background_ok"])
+ORDERS = {order.name: order for order in sample_orders(SPECS)}
+ROWS = [("red", 0), ("blue", 0), ("green", 1), ("black", 0)]
+TEXTS = {"red": "z", "blue": "Y", "green": "x", "black": "w"}
+CLIP = {"red": (10.0, 30.0), "blue": (20.0, 15.0), "green": (25.0, 25.0)}
+PER_IMAGE = {
+    (name, 1 if name == "green" else 0, step): {"clip": values[place]}
+    for name, values in CLIP.items()
+    for place, step in enumerate((0, 75))
+}
+
+
+def names(order: str) -> list[str]:
+    return [name for name, _ in sorted_rows(ROWS, TEXTS, PER_IMAGE, order=ORDERS[order], step=75)]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("Order of the run", ["red", "blue", "green", "black"]),
+        ("Prompt, A to Z", ["black", "green", "blue", "red"]),
+        ("Biggest gain in clip", ["red", "green", "blue", "black"]),
+        ("Biggest loss in clip", ["blue", "green", "red", "black"]),
+        ("Lowest clip", ["blue", "green", "red", "black"]),
+    ],
+)
+def test_rows_are_ordered_and_those_without_a_value_come_last(order: str, expected: list[str]) -> None:
+    assert names(order) == expected
+
+
+def test_only_scores_of_a_picture_with_a_direction_make_an_order() -> None:
+    assert len(ORDERS) == 2 + 3
+    assert sample_orders((METRIC_SPECS["fd_demo"],)) == (RUN_ORDER, ORDERS["Prompt, A to Z"])
+
+
+def test_ties_keep_the_order_of_the_run() -> None:
+    same = {(*row, step): {"clip": 1.0} for row in ROWS for step in (0, 75)}
+    for order in ORDERS.values():
+        if order.by != "prompt":
+            assert sorted_rows(ROWS, TEXTS, same, order=order, step=75) == ROWS
+
+
+def test_a_picture_fails_what_is_no_and_an_invalid_one_nothing_else() -> None:
+    assert failed_gates({"clip": 0.0, "background_ok": 0.0}, SPECS) == {"background_ok"}
+    assert failed_gates({"background_ok": 1.0}, SPECS) == frozenset()
+    assert failed_gates({"invalid_reason": "flat", "background_ok": 0.0}, SPECS) == {INVALID}
+    assert failed_gates(None, SPECS) == frozenset()
+
+
+def test_the_command_survives_a_shell_whatever_the_prompt_holds() -> None:
+    text = 'it\'s a "red" $(shoe) {step}'
+    command = "75".join(reproduce_command(prompt_id="red_shoes", text=text, seed_index=2))
+    words = shlex.split(command)
+    assert words[3:] == [
+        "generate", text, "--prompt-id", "red_shoes", "--step", "75", "--count", "3", "--output", "reproduced",
+    ]  # fmt: skip

@@ -1,0 +1,93 @@
+"""The book of votes: durable, once per question, several writers at once, broken files named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loupe.errors import PipelineError
+from loupe.votes import REVIEWER, VoteBook, vote_book, votes_csv
+from tests.unit.vote_builder import vote
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> VoteBook:
+    return vote_book(tmp_path)
+
+
+def test_before_the_first_vote_there_is_no_file(book: VoteBook) -> None:
+    assert book.votes() == []
+    assert not book.file.exists()
+
+
+def test_a_vote_comes_back_as_it_was_and_a_question_counts_once(book: VoteBook) -> None:
+    first = vote(0, 75, "right")
+    assert book.add(first)
+    assert not book.add(replace(first, choice="left"))
+    assert book.add(replace(first, reviewer="Bob", elapsed_s=None))
+    assert book.votes() == [first, replace(first, reviewer="Bob", elapsed_s=None)]
+
+
+def test_two_reviewers_at_once_lose_nothing(book: VoteBook) -> None:
+    def work(name: str) -> None:
+        for position in range(15):
+            VoteBook(book.file).add(vote(0, 75, "tie", reviewer=name, position=position))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("Ann", "Bob", "Eve")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(book.votes()) == 45
+
+
+def test_a_vote_survives_the_kill_of_its_process(book: VoteBook) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom loupe.votes import VoteBook\n"
+        "from tests.unit.vote_builder import vote\n"
+        "VoteBook(Path(sys.argv[1])).add(vote(0, 75, 'left'))\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code, str(book.file)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [v.choice for v in book.votes()] == ["left"]
+
+
+def test_a_damaged_file_is_named_with_what_to_do(book: VoteBook) -> None:
+    book.file.parent.mkdir(parents=True)
+    book.file.write_bytes(b"no database" * 500)
+    for use in (book.votes, lambda: book.add(vote(0, 75, "left"))):
+        with pytest.raises(PipelineError, match=r"votes\.sqlite cannot be read: .*Move the file"):
+            use()
+
+
+def test_a_locked_file_is_named(book: VoteBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loupe.votes._BUSY_S", 0.05)
+    book.add(vote(0, 75, "left"))
+    holder = sqlite3.connect(book.file, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(PipelineError, match="cannot be used now: database is locked"):
+        book.add(vote(0, 75, "left", position=1))
+    holder.close()
+
+
+def test_the_csv_holds_every_field(book: VoteBook) -> None:
+    rows = list(csv.DictReader(io.StringIO(votes_csv([vote(0, 75, "tie", reviewer="Ann, the first")]))))
+    assert (rows[0]["reviewer"], rows[0]["choice"], rows[0]["step_right"]) == ("Ann, the first", "tie", "75")
+
+
+@pytest.mark.parametrize("name", ["", "=1+1", "@cmd", "-x", " x", "a" * 41, "<b>", "a\nb"])
+def test_a_name_that_could_do_harm_is_refused(name: str) -> None:
+    assert not REVIEWER.fullmatch(name)
+    assert REVIEWER.fullmatch("Jürgen O. de Vries-2")
