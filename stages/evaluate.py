@@ -1,8 +1,8 @@
 """Score the base model and every checkpoint: per checkpoint and per picture, with intervals paired by prompt.
 
 Reads data/samples, data/reference, metrics/validation.csv and the extractors; writes checkpoints.csv, per_image.csv,
-overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last. Features of pictures that were measured before come from
-the work store; when all are there, no network is loaded.
+overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last. Features of pictures that were
+measured before come from the work store; when all are there, no network is loaded.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         made_by="generate",
         **common,
     )
-    rng = np.random.default_rng([params.seed, 6])
-    controls = control_scores(samples, real, evaluated.specs, rng=rng, **common)
+    controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
     _write_metrics(paths.metrics, evaluated, reference)
     files = _write_features(empty_folder(paths.evaluation), evaluated)
     manifest = EvaluationManifest(
