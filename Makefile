@@ -22,13 +22,13 @@ help:  ## List the targets
 setup: .venv/.ready  ## Make .venv and install the pinned packages (every other target does this when it must)
 
 repro: setup  ## Rebuild everything: prepare, train, generate, measure, select (dvc repro)
-	@python -m loupe.cli check
+	@python -m loupe.cli check --fast
 	@dvc repro
 
 dashboard: setup  ## Serve the review at http://127.0.0.1:8501 (PORT=... for another port)
 	@streamlit run dashboard/server.py --server.address 127.0.0.1 --server.port $(PORT)
 
-check: setup  ## Say in seconds whether parameters, data, base model, prompts and scorers are in order
+check: setup  ## Try the parameters on this machine: is all there, time per step, memory, time of the whole run
 	@python -m loupe.cli check
 
 lint: setup

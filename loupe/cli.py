@@ -7,12 +7,13 @@ It is thin: each command loads the parameters and calls what the stages call. Wh
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loupe.errors import PipelineError, exit_on_user_error, problems_message
-from loupe.params import PROMPT_ID, Params, checkpoint_steps, load_params
+from loupe.errors import PipelineError, exit_on_user_error
+from loupe.params import PROMPT_ID, Params, load_params
 from loupe.paths import ProjectPaths
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loupe.cli", description=(__doc__ or "").partition("\n")[0])
+    installed = Path(sys.argv[0]).stem == "loupe"
+    prog = "loupe" if installed else "python -m loupe.cli"
+    parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     check = commands.add_parser(
-        "check", help="say whether parameters, data, base model, prompts and scorers are in order"
+        "check", help="say what this machine can do with the parameters: is all there, time, memory, what to change"
     )
+    check.add_argument("--fast", action="store_true", help="only look whether all is there, without a trial")
     check.set_defaults(command=_check)
 
     scores = commands.add_parser("scores", help="print the scores of the last run as a Markdown table")
@@ -72,42 +76,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
-    from loupe.diffusion.base_model import load_tokenizer, resolve_base_model
-    from loupe.diffusion.device import choose_device, device_identity
-    from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
-    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.preflight import check_parts
 
-    problems = []
-    policy = choose_device()
-    data = paths.root / Path(params.data.root).expanduser()
-    if not data.is_dir():
-        problems.append(f"data.root: there is no folder {data}")
-    try:
-        base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
-        prompts = fixed_prompts(params.generate.prompts, known_colours=())
-        check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
-    except PipelineError as error:
-        problems.append(str(error))
-    evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
-    try:
-        scorers = resolve_extractors(
-            inception=evaluate.inception, clip=evaluate.clip, demo_folder=paths.demo, machine=machine
-        ).infos
-    except PipelineError as error:
-        problems.append(str(error))
-    if problems:
-        raise PipelineError(problems_message(str(options.params), problems))
-    steps = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
-    n_prompts = len(params.generate.prompts) + params.generate.val_captions
-    n_pictures = n_prompts * params.generate.seeds_per_prompt
-    print(f"base model   {params.model.base}, whole, in {base}")
-    print(f"data         {params.data.source} from {data}")
-    print(f"device       {policy.reason}")
-    print(f"scorers      {', '.join(info.name for info in scorers)}")
-    print(f"checkpoints  {', '.join(map(str, steps))}")
-    print(
-        f"pictures     {n_pictures} for the base model and for each checkpoint, {n_pictures * (len(steps) + 1)} in all"
-    )
+    base, policy = check_parts(params, paths, params_file=options.params)
+    if not options.fast:
+        from loupe.preflight_trial import check_by_trial
+
+        check_by_trial(params, paths, base, policy, params_file=options.params)
 
 
 def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:

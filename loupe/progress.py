@@ -26,7 +26,8 @@ def track(
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        with tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True, leave=None) as bar:
+        # The average rate, as in the lines: one that follows the last items would jump at every pause for a checkpoint.
+        with tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True, leave=None, smoothing=0) as bar:
             for item in bar:
                 if note:
                     bar.set_postfix_str(note(item), refresh=False)

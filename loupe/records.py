@@ -135,24 +135,6 @@ class CheckpointInfo(_Record):
     """Exponential moving average of the loss at this step; it mixes random timesteps and measures no quality."""
 
 
-class CheckpointDescription(CheckpointInfo):
-    """checkpoint.json of data/checkpoints/step-N/: what the adapter is, for a reader who has that folder alone."""
-
-    loss: float
-    """Of this step alone."""
-    base_model: BaseModelInfo
-    run_fingerprint: str
-    """Of everything that decided the weights, max_steps aside."""
-    examples_sha256: str
-    """Of the encoded photos and captions that it was trained on."""
-    settings: dict[str, int | float | str | bool | tuple[float, ...] | None]
-    """Numbers that decided the weights beside the above: seed, learning rate ..."""
-    effective_batch_size: int
-    device: str
-    dtype: str
-    library_versions: dict[str, str]
-
-
 class CheckpointsManifest(_Record):
     """data/checkpoints/manifest.json: the one list of checkpoints, ascending by step, without the base model."""
 
@@ -165,7 +147,7 @@ class CheckpointsManifest(_Record):
     dtype: str
     library_versions: dict[str, str]
     files: dict[str, str] = {}
-    """File name -> SHA-256: validation.safetensors (loupe/diffusion/validation_files.py), if there are val images."""
+    """File name -> SHA-256: validation.safetensors, see loupe/diffusion/validation_files.py."""
 
 
 class TrainRow(_Record):

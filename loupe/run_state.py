@@ -18,6 +18,7 @@ from loupe.params import checkpoint_steps
 from loupe.run_files import Problem, listing, signature
 from loupe.run_samples import pictures_in
 from loupe.run_store import RunStore
+from loupe.run_training import training_left_s
 
 StageStatus = Literal["done", "missing", "running", "stale", "corrupt"]
 RunKind = Literal["absent", "running", "partial", "stale", "corrupt", "complete"]
@@ -276,7 +277,8 @@ def _progress(store: RunStore, stage: str, now_s: float) -> Progress | None:
         return _paced(len(pictures), total, "pictures", max(times, default=now_s) - started_s)
     if stage == "train":
         curve = store.train_curve()
-        return Progress(curve[-1].step if curve else 0, params.train.max_steps, "steps", None)
+        done, total = curve[-1].step if curve else 0, params.train.max_steps
+        return Progress(done, total, "steps", training_left_s(store, done=done, total=total))
     return None
 
 

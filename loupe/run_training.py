@@ -34,6 +34,19 @@ def train_telemetry(store: RunStore) -> tuple[TelemetryRow, ...]:
     return _rows(store, store.paths.train_telemetry, TelemetryRow)
 
 
+def training_left_s(store: RunStore, *, done: int, total: int) -> float | None:
+    """Return the seconds left after `done` of `total` steps at the pace so far, pauses for validation included.
+
+    None before the pace is known, and for the telemetry of an earlier run: it and train.csv are written together, so
+    those of one run end with the same step.
+    """
+    telemetry = train_telemetry(store)
+    if len(telemetry) < 2 or telemetry[-1].step != done:
+        return None
+    first, last = telemetry[0], telemetry[-1]
+    return (last.elapsed_s - first.elapsed_s) / (last.step - first.step) * (total - done)
+
+
 def preview_prompts(store: RunStore) -> tuple[PromptRecord, ...]:
     """Return the prompts of the previews, in their order; () when there are no previews."""
     manifest = _preview_manifest(store)

@@ -38,9 +38,10 @@ class TrainParams(Section):
     checkpoint_every: PositiveInt
     """A checkpoint is kept every this many steps, and after the last one."""
     batch_size: PositiveInt
-    """Examples per forward pass on one device."""
+    """Examples per forward pass of one process; a process has one device."""
     gradient_accumulation_steps: PositiveInt
-    """Forward passes per optimizer step; batch_size times this is the effective batch size on one device."""
+    """Forward passes per optimizer step in each process. What the adapter learns depends on the effective batch size:
+    batch_size times this times the number of processes (1 unless `accelerate launch` starts more)."""
     gradient_checkpointing: Literal["auto", "always", "never"]
     """Recompute activations in the backward pass: less memory, about a third more time. auto: only where the estimate
     says that training would not fit otherwise."""

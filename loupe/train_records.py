@@ -1,12 +1,14 @@
-"""What a training run leaves for its reader beside the checkpoints: rows of three CSV files. Shapes only, no behaviour.
+"""What a training run leaves beside its list of checkpoints: rows of three CSV files, and what each checkpoint is.
 
 The curves of validation are results and the same bytes every time; the telemetry is of one machine and moment, and is
-therefore no artefact of the pipeline.
+therefore no artefact of the pipeline. Shapes only, no behaviour.
 """
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
+
+from loupe.records import BaseModelInfo, CheckpointInfo
 
 
 class _Row(BaseModel):
@@ -45,3 +47,21 @@ class TelemetryRow(_Row):
     """Since this process began to train; a resumed run starts again at 0."""
     peak_memory_gb: float | None
     """Highest so far, 1e9 bytes: of the GPU's tensors on CUDA, of the process on the CPU; None where unknown."""
+
+
+class CheckpointDescription(CheckpointInfo):
+    """checkpoint.json of data/checkpoints/step-N/: what the adapter is, for a reader who has that folder alone."""
+
+    loss: float
+    """Of this step alone."""
+    base_model: BaseModelInfo
+    run_fingerprint: str
+    """Of everything that decided the weights, max_steps aside."""
+    examples_sha256: str
+    """Of the encoded photos and captions that it was trained on."""
+    settings: dict[str, int | float | str | bool | tuple[float, ...] | None]
+    """Numbers that decided the weights beside the above: seed, learning rate ..."""
+    effective_batch_size: int
+    device: str
+    dtype: str
+    library_versions: dict[str, str]

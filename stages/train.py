@@ -2,11 +2,12 @@
 
 Reads data/latents and the base model; writes data/checkpoints (its manifest last), metrics/train.csv and the two curves
 of the validation loss, which grow while training runs. An interrupted run goes on from the work store as if nothing had
-happened. Beside that it leaves preview pictures and telemetry below .work, which are no results.
+happened. Previews and telemetry below .work are no results. Several processes (LOUPE_LAUNCH) share each step.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 
 if TYPE_CHECKING:
+    from loupe.diffusion.processes import Processes
     from loupe.diffusion.training import TrainSettings
 
 CSV_INTERVAL_S = 2.0
@@ -28,7 +30,14 @@ DRAWING_KNOBS = {"prompts", "seeds_per_prompt", "guidance_scale", "num_inference
 
 def train(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
-    from loupe.diffusion import train_run
+    from loupe.diffusion.processes import joined_processes
+
+    with joined_processes() as processes:
+        _train(params, paths, store, processes)
+
+
+def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Processes) -> None:
+    from loupe.diffusion import train_memory, train_run
     from loupe.diffusion.base_model import base_model_info, resolve_base_model
     from loupe.diffusion.checkpoint_files import CheckpointOrigin
     from loupe.diffusion.checkpoint_review import KeptCheckpoints, open_review
@@ -44,28 +53,27 @@ def train(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     examples = read_examples(paths.latents, "train", base=info)
     policy = choose_device()
     make_repeatable(policy)
-    print(f"train: {policy.reason}", flush=True)
-    settings = _settings(params)
+    settings = _settings(params, processes)
     adapter = train_run.adapter_config(base, info, **params.train.model_dump(include=ADAPTER_KNOBS))
     parts = train_run.run_parts(settings, adapter, examples=examples, base_sha256=info.sha256, policy=policy)
     origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
     states = TrainStore(store, parts)
     wanted = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
+    name, folder = states.key[:12], paths.work / "trackers"
+    trackers = Trackers(params.train.trackers, folder=folder, run_name=name, settings=parts["train"])
     train_csv = paths.metrics / "train.csv"
-    trackers = Trackers(
-        params.train.trackers, folder=paths.work / "trackers", run_name=states.key[:12], settings=parts["train"]
-    )
-    with states.lock():
-        plan = train_run.plan_run(wanted, states.usable_steps())
-        print(train_run.starting_point(plan, states), flush=True)
-        review = open_review(
-            base, info, seed=params.seed, policy=policy, trackers=trackers, **_review_options(params, paths, store)
-        )
+    options = {"settings": settings, "adapter": adapter, "policy": policy, "processes": processes}
+    options |= train_memory.checkpointing_option(params.train.gradient_checkpointing, base, examples, **options)
+    with states.lock() if processes.is_main else nullcontext():
+        plan = train_run.plan_for_all(wanted, states, processes)
+        if not processes.is_main:
+            train_run.take_part(plan, states, base, info, examples, **options)
+            return
+        print(train_run.device_note(settings, policy), train_run.starting_point(plan, states), sep="\n", flush=True)
+        review = open_review(base, info, policy=policy, trackers=trackers, **_review_options(params, paths, store))
         kept = KeptCheckpoints(empty_folder(paths.checkpoints), states, origin, base_folder=base, review=review)
         kept.keep(step for step in wanted if step not in plan.missing)
         if plan.legs:
-            options = {"gradient_checkpointing": train_run.uses_checkpointing(params.train.gradient_checkpointing)}
-            options |= {"settings": settings, "adapter": adapter, "policy": policy}
             trainer = train_run.build_trainer(base, info, examples, **options)
             log = TrainLog(
                 train_csv=train_csv, telemetry_csv=paths.train_telemetry, device=policy.device, trackers=trackers,
@@ -82,11 +90,12 @@ def train(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     report_counts("train", computed=plan.n_steps, reused=wanted[-1] - plan.n_steps)
 
 
-def _settings(params: Params) -> TrainSettings:
+def _settings(params: Params, processes: Processes) -> TrainSettings:
     from loupe.diffusion.training import TrainSettings
 
     numbers = params.train.model_dump(include={field.name for field in fields(TrainSettings)})
-    return TrainSettings(seed=params.seed, adam_betas=(params.train.adam_beta1, params.train.adam_beta2), **numbers)
+    betas = (params.train.adam_beta1, params.train.adam_beta2)
+    return TrainSettings(seed=params.seed, adam_betas=betas, processes=processes.count, **numbers)
 
 
 def _review_options(params: Params, paths: ProjectPaths, store: WorkStore) -> dict[str, Any]:
@@ -96,6 +105,7 @@ def _review_options(params: Params, paths: ProjectPaths, store: WorkStore) -> di
     not run it again.
     """
     return {
+        "seed": params.seed,
         "latents": paths.latents,
         "metrics": paths.metrics,
         "previews": paths.previews,
@@ -107,4 +117,4 @@ def _review_options(params: Params, paths: ProjectPaths, store: WorkStore) -> di
 
 
 if __name__ == "__main__":
-    run_stage("train", __doc__, train)
+    run_stage("train", __doc__, train, may_be_many=True)

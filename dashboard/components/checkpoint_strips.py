@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from html import escape
 
-from dashboard.components.markup import picture, recommended_chip
-from dashboard.components.wording import step_label
+from dashboard.components.markup import picture
 from loupe.evaluation_records import Selection
 from loupe.records import PromptRecord
 from loupe.run_samples import SampleView
+from loupe.score_html import recommended_chip
+from loupe.wording import step_label
 
 
 def checkpoint_strips(

@@ -11,10 +11,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dashboard.components.wording import DIRECTIONS
 from loupe.evaluation_records import Selection
 from loupe.records import TrainRow
 from loupe.run_store import MetricColumn, StepScores
+from loupe.wording import DIRECTIONS
 
 SCORE, NULL, TARGET = "#2f7fc4", "#8a8d93", "#d55e00"
 HEIGHT_PX = 190

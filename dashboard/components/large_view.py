@@ -13,13 +13,13 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components.compare_filters import step_value
-from dashboard.components.wording import number, step_label
 from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
 from loupe.metric_specs import MetricSpec
 from loupe.records import PromptRecord
 from loupe.reproduce import reproduce_command
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
+from loupe.wording import number, step_label
 
 KEY = "large-view"
 _FILES = {kind: Path(__file__).with_name(f"large_view.{kind}") for kind in ("html", "css", "js")}

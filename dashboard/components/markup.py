@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from dashboard.components.wording import duration
 from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
 from loupe.run_samples import SampleView
 from loupe.run_state import Progress, RunState
+from loupe.wording import duration
 
 _GLYPHS = {"done": "✓", "missing": "○", "running": "▶", "stale": "↻", "corrupt": "!"}
 _STATUS = {"done": "", "missing": " to come", "running": " running", "stale": " stale", "corrupt": " corrupt"}
@@ -86,9 +86,3 @@ def facts(pairs: Mapping[str, str]) -> str:
     """Return a line of small 'name value' facts."""
     items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs.items())
     return f'<dl class="lp-facts">{items}</dl>'
-
-
-def recommended_chip(verdict: str | None) -> str:
-    """Return the mark of the recommended checkpoint; without a clear winner it says so."""
-    text = {"selected": "★ Recommended", "no clear winner": "Exported, no clear winner"}.get(verdict or "")
-    return f'<span class="lp-chip">{text}</span>' if text else ""

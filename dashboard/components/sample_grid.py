@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from dashboard.components.markup import picture, recommended_chip
-from dashboard.components.wording import number, step_label
+from dashboard.components.markup import picture
 from loupe.evaluation_records import Selection
 from loupe.metric_specs import MetricSpec
 from loupe.records import BASE_STEP, PromptRecord
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
+from loupe.score_html import recommended_chip
+from loupe.wording import number, step_label
 
 EAGER_ROWS = 2
 

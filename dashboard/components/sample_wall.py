@@ -7,10 +7,10 @@ from html import escape
 
 from dashboard.components.markup import picture
 from dashboard.components.sample_grid import GridLook, picture_scores
-from dashboard.components.wording import step_label
 from loupe.records import BASE_STEP
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
+from loupe.wording import step_label
 
 EAGER_TILES = 12
 

@@ -12,8 +12,8 @@ import altair as alt
 import pandas as pd
 
 from dashboard.components.curves import HEIGHT_PX, MAX_POINTS, NULL, SCORE
-from dashboard.components.wording import step_label
 from loupe.train_records import ValidationRow, ValidationTimestepRow
+from loupe.wording import step_label
 
 
 def line_chart(points: Sequence[tuple[int, float | None]], *, unit: str, zero: bool = True) -> alt.Chart:

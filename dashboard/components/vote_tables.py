@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import altair as alt
@@ -10,18 +10,12 @@ import streamlit as st
 
 from dashboard.components.curves import NULL, SCORE
 from dashboard.components.markup import facts, headline
-from dashboard.components.wording import direction, step_label
 from loupe.evaluation_records import Selection
-from loupe.records import BASE_STEP
-from loupe.run_store import MetricColumn
-from loupe.vote_results import ReviewerChecks, VoteResults, decided_share
-from loupe.vote_statistics import Share, Strengths
+from loupe.vote_html import agreement_table, strength_note, strength_table, vote_table
+from loupe.vote_results import ReviewerChecks, VoteResults
+from loupe.vote_statistics import Strengths
+from loupe.wording import step_label
 
-STRENGTH_NOTE = (
-    "Bradley-Terry strengths: how much more often a checkpoint is preferred than the base model, on the logarithm of "
-    "the odds (0: as often; 1.1: three times as often). A tie is half a win for each. Bars: 95 % interval, resampled "
-    "by prompt."
-)
 AGREEMENT_NOTE = (
     "Of all decided votes, how often the picture that people preferred is also the better one by the metric. 50 % is "
     "chance. Metrics of a whole checkpoint are judged by the checkpoint's value. 95 % interval, resampled by prompt."
@@ -44,45 +38,6 @@ def show_results(results: VoteResults, selection: Selection | None) -> None:
         f"{agreement_table(results.metrics)}"
     )
     st.html(f'<h2>Reviewers</h2><p class="lp-note">{CHECK_NOTE}</p>{_reviewer_table(results.checks)}')
-
-
-def strength_note(strengths: Strengths) -> str:
-    """Return what the strengths are, and what was done where they could not be computed."""
-    notes = [STRENGTH_NOTE]
-    if strengths.corrected:
-        notes.append(
-            "One side won every time between some checkpoints; half a win was added to both sides of each pair, or the "
-            "strengths would be infinite."
-        )
-    if strengths.unconnected:
-        names = ", ".join(step_label(step).lower() for step in strengths.unconnected)
-        notes.append(f"No chain of votes connects {names} with the base model, so nothing is said of it.")
-    return " ".join(notes)
-
-
-def strength_table(results: VoteResults) -> str:
-    """Return a line per checkpoint, strongest first."""
-    lines = []
-    for row in results.strengths.rows:
-        preferred = decided_share(results, row.step)
-        around = "" if row.lo is None or row.hi is None else f"<small>{_log(row.lo)} to {_log(row.hi)}</small>"
-        strength = "0<small>reference</small>" if row.step == BASE_STEP else f"<b>{_log(row.log_odds)}</b>{around}"
-        lines.append((step_label(row.step), strength, _share(preferred), f"{row.n:g}"))
-    return _table(("Checkpoint", "Strength", "Preferred", "Votes"), lines)
-
-
-def agreement_table(metrics: Iterable[tuple[MetricColumn, Share | None]]) -> str:
-    """Return a line per metric."""
-    lines = [
-        (
-            f"{escape(column.spec.label)}<small>{direction(column.spec)}</small>",
-            _share(found),
-            "–" if found is None else str(found.n),
-            "" if found is None else _verdict(found),
-        )
-        for column, found in metrics
-    ]
-    return _table(("Metric", "Agrees with people", "Decided votes", ""), lines)
 
 
 def _summary(results: VoteResults, selection: Selection | None) -> str:
@@ -143,38 +98,8 @@ def _reviewer_table(checks: Sequence[ReviewerChecks]) -> str:
         for row in checks
     ]
     head = ("Reviewer", "Answers", "Ties", "Same picture seen as such", "Repeats answered alike", "Chose left")
-    return _table(head, lines)
-
-
-def _verdict(found: Share) -> str:
-    if found.lo is None or found.hi is None:
-        return "too few prompts"
-    if found.lo > 0.5:
-        return "agrees"
-    return "disagrees" if found.hi < 0.5 else "not told from chance"
-
-
-def _share(found: Share | None) -> str:
-    if found is None:
-        return "–"
-    around = "" if found.lo is None or found.hi is None else f"<small>{found.lo:.0%} to {found.hi:.0%}</small>"
-    return f"<b>{found.value:.0%}</b>{around}".replace("%", " %")
-
-
-def _log(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return vote_table(head, lines)
 
 
 def _of(counts: tuple[int, int]) -> str:
     return f"{counts[0]} of {counts[1]}" if counts[1] else "–"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{line[0]}</th>{"".join(f"<td>{cell}</td>" for cell in line[1:])}</tr>' for line in lines
-    )
-    return (
-        f'<div class="lp-scroll"><table class="lp-scores final"><thead><tr>{columns}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )

@@ -17,7 +17,6 @@ from dashboard.components.large_view import KEY, large_view, large_view_facts
 from dashboard.components.markup import headline, state_banner
 from dashboard.components.sample_grid import GridLook, grid_header, prompt_rows
 from dashboard.components.sample_wall import sample_wall
-from dashboard.components.wording import number
 from dashboard.current_run import current_store
 from loupe.metric_specs import metric_specs
 from loupe.records import PromptRecord
@@ -25,6 +24,7 @@ from loupe.run_samples import SampleView
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
 from loupe.sample_order import Row
+from loupe.wording import number
 
 PROMPTS_PER_PAGE = 8
 

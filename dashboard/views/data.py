@@ -29,10 +29,11 @@ MAX_VALUES = 20
 def show(store: RunStore) -> None:
     """Show the page."""
     dataset = store.dataset()
+    if banner := state_banner(run_state(store)):
+        st.html(banner)
     if dataset is None:
-        banner = state_banner(run_state(store))
         missing = "<code>dvc repro prepare</code> reads the source, checks every photo and splits the examples."
-        st.html(banner + headline("No dataset yet", missing))
+        st.html(headline("No dataset yet", missing))
         return
     records = examples(store)
     named = ", ".join(f"{dataset.n_examples.get(split, 0)} {split}" for split in SPLITS)
@@ -126,7 +127,10 @@ def _bars(records: tuple[CaptionRecord, ...], attribute: str) -> alt.Chart:
         .mark_bar()
         .encode(
             x=alt.X(
-                "value:N", sort=values, title=f"{attribute.replace('_', ' ')}{more}", axis=alt.Axis(labelAngle=-40)
+                "value:N",
+                sort=values,
+                title=f"{attribute.replace('_', ' ')}{more}",
+                axis=alt.Axis(labelAngle=-40, labelOverlap=False),
             ),
             xOffset=alt.XOffset("split:N", sort=list(SPLITS)),
             y=alt.Y("share:Q", title="% of the split"),
@@ -138,7 +142,7 @@ def _bars(records: tuple[CaptionRecord, ...], attribute: str) -> alt.Chart:
             ),
             tooltip=["value:N", "split:N", "examples:Q", alt.Tooltip("share:Q", format=".1f", title="% of the split")],
         )
-        .properties(height=230)
+        .properties(height=300)
     )
 
 

@@ -11,15 +11,15 @@ import streamlit as st
 
 from dashboard.components.checkpoint_strips import checkpoint_strips
 from dashboard.components.curves import loss_chart, reference_key, score_chart
-from dashboard.components.final_table import final_note, final_table
 from dashboard.components.markup import facts, stage_rail, state_banner
-from dashboard.components.score_table import score_table
-from dashboard.components.wording import direction, step_label
 from dashboard.current_run import current_store
 from loupe.evaluation_records import EvaluationManifest
+from loupe.final_html import final_note, final_table
 from loupe.paths import SPLITS
 from loupe.run_state import RunState, run_state
 from loupe.run_store import RunStore
+from loupe.score_html import score_table
+from loupe.wording import direction, step_label
 
 STRIP_PROMPTS = 8
 STRIP_SIDE_PX = 128

@@ -20,11 +20,11 @@ from dashboard.components.training_charts import (
     validation_chart,
     validation_difference_chart,
 )
-from dashboard.components.wording import duration, step_label
 from dashboard.current_run import current_store
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
 from loupe.run_training import preview_prompts, previews, train_telemetry, validation_curve, validation_timesteps
+from loupe.wording import step_label
 
 PREVIEW_SIDE_PX = 128
 LOSS_NOTE = (
@@ -58,14 +58,14 @@ def show(store: RunStore) -> None:
     last, params = curve[-1].step if curve else validation[-1].step, store.params()
     total = f" of {params.train.max_steps}" if params else ""
     title = f"Training, step {last}{total}" if at_work else f"Trained for {last} steps"
-    st.html(headline(title) + facts(_facts(store, at_work)) + state_banner(state))
+    st.html(headline(title) + facts(_facts(store)) + state_banner(state))
     _show_losses(store)
     _show_validation(store)
     _show_previews(store)
     _show_machine(store)
 
 
-def _facts(store: RunStore, at_work: bool) -> dict[str, str]:
+def _facts(store: RunStore) -> dict[str, str]:
     curve, validation, telemetry = store.train_curve(), validation_curve(store), train_telemetry(store)
     shown: dict[str, str] = {}
     if curve:
@@ -74,12 +74,7 @@ def _facts(store: RunStore, at_work: bool) -> dict[str, str]:
         lowest = min(validation, key=lambda row: row.val_loss)
         shown["Lowest validation loss"] = f"{lowest.val_loss:.4f} at {step_label(lowest.step).lower()}"
     if telemetry:
-        speed, params = median(row.images_per_s for row in telemetry), store.params()
-        shown["Speed"] = f"{speed:.1f} images/s"
-        left = params.train.max_steps - curve[-1].step if params and curve else 0
-        if at_work and left > 0 and speed > 0 and params:
-            per_step = params.train.batch_size * params.train.gradient_accumulation_steps
-            shown["Time left"] = f"about {duration(left * per_step / speed)}"
+        shown["Speed"] = f"{median(row.images_per_s for row in telemetry):.1f} images/s"
         peaks = [row.peak_memory_gb for row in telemetry if row.peak_memory_gb is not None]
         if peaks:
             shown["Peak memory"] = f"{max(peaks):.2f} GB"

@@ -12,13 +12,13 @@ from html import escape
 import streamlit as st
 
 from dashboard.components.compare_filters import step_value
-from dashboard.components.markup import headline, progress_bar
+from dashboard.components.markup import headline, progress_bar, state_banner
 from dashboard.components.vote_tables import show_results
 from dashboard.current_run import current_store
 from dashboard.image_route import picture_url
 from loupe.errors import PipelineError
 from loupe.records import SampleRecord
-from loupe.run_state import Progress
+from loupe.run_state import Progress, run_state
 from loupe.run_store import RunStore
 from loupe.vote_plan import Question, VotePlan, left_is_other, vote_plan
 from loupe.vote_results import vote_results
@@ -37,6 +37,8 @@ ANSWERS: tuple[tuple[Choice, str, str], ...] = (
 def show(store: RunStore) -> None:
     """Show the page."""
     manifest, book = store.samples_manifest(), vote_book(store.paths.root)
+    if banner := state_banner(run_state(store)):
+        st.html(banner)
     if manifest is None or len(manifest.steps) < 2:
         st.html(
             headline(

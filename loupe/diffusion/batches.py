@@ -40,8 +40,11 @@ class Batch:
     weights: torch.Tensor
 
     def to(self, device: str) -> Batch:
-        """Return the batch on `device`."""
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        """Return the batch on `device`; to a GPU it is copied while that goes on computing."""
+        tensors = [getattr(self, field.name) for field in fields(self)]
+        if device == "cuda":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, settings: TrainSettings) -> Batch:

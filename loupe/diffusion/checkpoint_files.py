@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from loupe.atomic_io import sha256_file, write_record
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, save_adapter
 from loupe.paths import step_name
-from loupe.records import BaseModelInfo, CheckpointDescription, CheckpointInfo
+from loupe.records import BaseModelInfo, CheckpointInfo
+from loupe.train_records import CheckpointDescription
 from loupe.workstore import fingerprint
 
 if TYPE_CHECKING:

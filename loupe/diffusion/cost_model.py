@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from loupe.diffusion.adapter import AdapterConfig, add_adapter
 from loupe.diffusion.device import DeviceKind, DevicePolicy
@@ -52,8 +53,8 @@ class UNetCost:
 class DrawingCost:
     """One picture: a row through the UNet without gradients, and a decoding in float32."""
 
-    unet_weight_bytes: int
-    vae_weight_bytes: int
+    weight_bytes: int
+    """Of the UNet in the policy's dtype, and of the VAE and the text encoder in float32: all are loaded at once."""
     row_flop: int
     """One row, one sampler step; guidance takes two rows per picture."""
     row_bytes: int
@@ -97,8 +98,8 @@ def drawing_cost(base: Path, *, latent_side: int, text_tokens: int, policy: Devi
         latents = torch.empty(1, vae.config.latent_channels, latent_side, latent_side)
         decoding = _run(lambda: torch.func.functional_call(vae.decoder, weights, (latents,)), weights=weights)
     return DrawingCost(
-        unet_weight_bytes=sum(p.numel() for p in unet.parameters()) * policy.dtype.itemsize,
-        vae_weight_bytes=sum(p.numel() for p in vae.parameters()) * 4,
+        weight_bytes=_n_parameters(unet) * policy.dtype.itemsize
+        + (_n_parameters(vae) + _n_parameters(_text_encoder_skeleton(base))) * 4,
         row_flop=row.flop,
         row_bytes=row.peak_bytes,
         decode_flop=decoding.flop,
@@ -110,6 +111,15 @@ def _vae_skeleton(base: Path) -> AutoencoderKL:
     config = json.loads((base / "vae" / "config.json").read_bytes())
     with torch.device("meta"):
         return AutoencoderKL.from_config(config).requires_grad_(False)
+
+
+def _text_encoder_skeleton(base: Path) -> CLIPTextModel:
+    with torch.device("meta"):
+        return CLIPTextModel(CLIPTextConfig.from_pretrained(base / "text_encoder"))
+
+
+def _n_parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ def _draw(
     """Yield the pictures of every group in turn."""
     make_repeatable(policy)
     texts = [settings.negative_prompt, *(item.prompt.text for group in groups for item in group)]
-    model, embeddings = _load(source.base_folder, texts, policy=policy)
+    model, embeddings = load_drawing_model(source.base_folder, texts, policy=policy)
     folders = {info.step: info.folder for info in source.checkpoints.checkpoints}
     for items in groups:
         if items[0].step == BASE_STEP:
@@ -227,7 +227,7 @@ def _check_prompts(base_folder: Path, missing: Sequence[PlannedSample], settings
     check_prompt_lengths(load_tokenizer(base_folder), prompts, negative_prompt=settings.negative_prompt)
 
 
-def _load(
+def load_drawing_model(
     base_folder: Path, texts: Sequence[str], *, policy: DevicePolicy
 ) -> tuple[DrawingModel, dict[str, torch.Tensor]]:
     """Return the loaded base model and the vectors of `texts`."""

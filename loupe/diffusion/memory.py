@@ -77,11 +77,10 @@ def needs_gradient_checkpointing(cost: UNetCost, *, batch_size: int, policy: Dev
     return plain > free_bytes
 
 
-def drawing_bytes(cost: DrawingCost, *, n_pictures: int, guided: bool, text_encoder_bytes: int, device: str) -> int:
+def drawing_bytes(cost: DrawingCost, *, n_pictures: int, guided: bool, device: str) -> int:
     """Return the peak memory of drawing `n_pictures` together: in the UNet or, one by one, in the VAE."""
     rows = n_pictures * (2 if guided else 1)
-    weights = cost.unet_weight_bytes + cost.vae_weight_bytes + text_encoder_bytes
-    return weights + max(rows * cost.row_bytes, cost.decode_bytes) + PROCESS_BYTES[device]
+    return cost.weight_bytes + max(rows * cost.row_bytes, cost.decode_bytes) + PROCESS_BYTES[device]
 
 
 def setting_that_fits(
@@ -101,6 +100,19 @@ def setting_that_fits(
         if fixed + activations * (one - fixed) <= free_bytes:
             return setting
     return None
+
+
+def drawing_problem(cost: DrawingCost, *, n_pictures: int, guided: bool, device: str, free_bytes: int) -> str | None:
+    """Return why drawing `n_pictures` together does not fit, with the number that would; None when it fits."""
+    sizes = [drawing_bytes(cost, n_pictures=n, guided=guided, device=device) for n in range(1, n_pictures + 1)]
+    if sizes[-1] <= free_bytes:
+        return None
+    fitting = sum(size <= free_bytes for size in sizes)
+    advice = f"This would fit: generate.batch_size {fitting}." if fitting else "Not even one picture would fit."
+    return (
+        f"drawing {n_pictures} pictures together needs about {sizes[-1] / GB:.1f} GB on {device}, and "
+        f"{free_bytes / GB:.1f} GB are free. {advice}"
+    )
 
 
 def memory_problem(cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int) -> str | None:

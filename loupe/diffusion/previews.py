@@ -61,8 +61,6 @@ class Previews:
         Where the GPU's memory does not hold the UNets of trainer and previews, it says so and draws no more: training
         is what the user came for. Raises PipelineError when a prompt is too long for the text encoder.
         """
-        import torch
-
         if not self.plan.prompts:
             return
         try:
@@ -79,7 +77,9 @@ class Previews:
                 store=self.store,
                 what="preview",
             )
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or [""])[0]
+            if "out of memory" not in reason:  # as CUDA and MPS both say it; MPS has no exception of its own for it
+                raise
             say(f"previews: no more in this run, the device's memory is full ({reason}). Training goes on.")
             self.plan = PreviewPlan((), 0)

@@ -57,8 +57,10 @@ class Trackers:
         return self._started
 
     def _start(self, name: str) -> GeneralTracker:
+        from accelerate import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+        PartialState()  # or accelerate's own log lines raise; where processes were joined, it is theirs
         self.folder.mkdir(parents=True, exist_ok=True)
         if name == "wandb":
             tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT, name=self.run_name, dir=str(self.folder), mode="offline")

@@ -9,19 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from loupe.diffusion.adapter import AdapterConfig, add_adapter
+from loupe.diffusion.adapter import AdapterConfig, adapter_state, add_adapter
 from loupe.diffusion.base_model import load_noise_scheduler, load_unet
 from loupe.diffusion.batches import NoiseSchedule, require_finite
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.optimizers import learning_rate_note, optimizer_libraries
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
-from loupe.diffusion.train_store import TrainStore
-from loupe.diffusion.training import Trainer, TrainSettings
+from loupe.diffusion.train_store import TrainStore, tensors_sha256
+from loupe.diffusion.training import Trainer, TrainingState, TrainSettings
+from loupe.errors import PipelineError
 from loupe.records import BaseModelInfo, TrainRow
 from loupe.workstore import library_versions, source_fingerprint
 
@@ -76,6 +79,23 @@ def plan_run(wanted: Sequence[int], stored: Collection[int]) -> RunPlan:
     return RunPlan(tuple(legs), (legs[0].start or None) if legs else None)
 
 
+def plan_for_all(wanted: Sequence[int], store: TrainStore, processes: Processes) -> RunPlan:
+    """Return `plan_run` of what the store holds, as the main process finds it; call it there with the store locked.
+
+    Raises PipelineError when the processes would not train the same.
+    """
+    import torch
+
+    processes.require_same("What decides the weights", store.key)
+    plan = plan_run(wanted, store.usable_steps()) if processes.is_main else RunPlan((), None)
+    legs = torch.full((len(wanted), 2), -1)
+    for row, leg in enumerate(plan.legs):
+        legs[row] = torch.tensor([leg.start, leg.stop])
+    processes.from_main(legs)
+    agreed = tuple(Leg(start, stop) for start, stop in legs.tolist() if stop > 0)
+    return RunPlan(agreed, (agreed[0].start or None) if agreed else None)
+
+
 def starting_point(plan: RunPlan, store: TrainStore) -> str:
     """Return a sentence on where a run starts and, if anew beside an earlier run, what differs from that one."""
     if not plan.legs:
@@ -98,18 +118,52 @@ def run_legs(
 ) -> Iterator[TrainRow]:
     """Compute the legs, storing the state at each one's end and, as interim states, every `interim_interval_s`.
 
-    A row is yielded once the state that holds it was stored, if one was due.
+    A row is yielded once the state that holds it was stored, if one was due. Of several processes the main one stores.
+    Raises PipelineError when they have come to hold different weights, or one does not see the store of the others.
     """
     last_saved = clock()
+    processes = trainer.processes
     for leg in legs:
         if trainer.step != leg.start:
-            trainer.restore(store.load(leg.start))
+            trainer.restore(_load_start(store, leg.start))
         for row in trainer.run(leg.stop):
             ends = row.step == leg.stop
-            if ends or clock() - last_saved >= interim_interval_s:
+            if ends and processes.count > 1:
+                processes.require_same(f"The adapter of step {row.step}", tensors_sha256(adapter_state(trainer.unet)))
+            if processes.is_main and (ends or clock() - last_saved >= interim_interval_s):
                 store.save(trainer.state(), interim=not ends)
                 last_saved = clock()
             yield row
+
+
+def take_part(
+    plan: RunPlan, store: TrainStore, base: Path, info: BaseModelInfo, examples: Examples, **options: Any
+) -> None:
+    """Compute the plan's legs with the main process, which alone writes; `options` are those of build_trainer."""
+    if plan.legs:
+        for _ in run_legs(plan.legs, build_trainer(base, info, examples, **options), store, interim_interval_s=inf):
+            pass
+
+
+def device_note(settings: TrainSettings, policy: DevicePolicy) -> str:
+    """Return a sentence on what trains, and on the effective batch size where several processes make it up."""
+    note = f"train: {policy.reason}"
+    if settings.processes == 1:
+        return note
+    return (
+        f"{note}; effective batch size {settings.effective_batch_size} = batch_size {settings.batch_size} x "
+        f"gradient_accumulation_steps {settings.gradient_accumulation_steps} x {settings.processes} processes"
+    )
+
+
+def _load_start(store: TrainStore, step: int) -> TrainingState:
+    try:
+        return store.load(step)
+    except KeyError:
+        raise PipelineError(
+            f"The state of step {step} is not in the work store {store.store.root}, where the main process has found "
+            f"it. All processes must see the same project folder: put it on a disk that the machines share."
+        ) from None
 
 
 def adapter_config(
@@ -160,11 +214,6 @@ def run_parts(
     }
 
 
-def uses_checkpointing(choice: Literal["auto", "always", "never"]) -> bool:
-    """Return whether to recompute activations in the backward pass; `auto` does not, for want of a memory estimate."""
-    return choice == "always"
-
-
 def build_trainer(
     base: Path,
     info: BaseModelInfo,
@@ -174,13 +223,15 @@ def build_trainer(
     adapter: AdapterConfig,
     policy: DevicePolicy,
     gradient_checkpointing: bool = False,
+    processes: Processes = ALONE,
 ) -> Trainer:
     """Load the UNet alone, give it a fresh adapter drawn from the seed, and return a trainer at step 0.
 
     Raises PipelineError when an example is not finite.
     """
     require_finite(examples)
-    if note := learning_rate_note(settings.optimizer, settings.learning_rate):
+    note = learning_rate_note(settings.optimizer, settings.learning_rate)
+    if note and processes.is_main:
         print(f"train: {note}", flush=True)
     unet = load_unet(base, device=policy.device, dtype=policy.dtype)
     add_adapter(
@@ -196,4 +247,4 @@ def build_trainer(
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     schedule = NoiseSchedule(load_noise_scheduler(base).alphas_cumprod, info.prediction_type, info.scaling_factor)
-    return Trainer(unet, examples, schedule=schedule, settings=settings, policy=policy)
+    return Trainer(unet, examples, schedule=schedule, settings=settings, policy=policy, processes=processes)

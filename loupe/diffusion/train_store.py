@@ -117,7 +117,7 @@ def _to_bytes(state: TrainingState) -> bytes:
     tensors = {f"{group}/{key}": t for group in _TENSOR_GROUPS for key, t in getattr(state, group).items()}
     for column in TrainRow.model_fields:
         tensors[f"rows/{column}"] = torch.tensor([getattr(row, column) for row in state.rows], dtype=torch.float64)
-    metadata = {"scaler": json.dumps(state.scaler), "sha256": _tensors_sha256(tensors)}
+    metadata = {"scaler": json.dumps(state.scaler), "sha256": tensors_sha256(tensors)}
     return tensor_bytes(tensors, metadata=metadata)
 
 
@@ -131,7 +131,7 @@ def _from_file(path: Path) -> TrainingState:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    if _tensors_sha256(tensors) != metadata["sha256"]:
+    if tensors_sha256(tensors) != metadata["sha256"]:
         raise ValueError("its contents have changed")
     groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
     for name, tensor in tensors.items():
@@ -144,7 +144,8 @@ def _from_file(path: Path) -> TrainingState:
     )
 
 
-def _tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash of named CPU tensors, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode("utf-8"))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from loupe.diffusion.adapter import AdapterState, adapter_parameters, adapter_state, set_adapter_state
-from loupe.diffusion.batches import NoiseSchedule, make_batch
+from loupe.diffusion.batches import Batch, NoiseSchedule, make_batch
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.ema import MovingAverage
 from loupe.diffusion.latent_files import Examples
@@ -25,6 +25,7 @@ from loupe.diffusion.optimizers import (
     optimizer_state,
     restore_optimizer,
 )
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.errors import PipelineError
 from loupe.records import TrainRow
 
@@ -58,11 +59,18 @@ class TrainSettings:
     noise_offset: float
     snr_gamma: float | None
     caption_dropout: float
+    processes: int = 1
+    """That compute a step together; each makes `gradient_accumulation_steps` of its forward passes."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes per optimizer step, over all processes."""
+        return self.gradient_accumulation_steps * self.processes
 
     @property
     def effective_batch_size(self) -> int:
-        """Examples per optimizer step."""
-        return self.batch_size * self.gradient_accumulation_steps
+        """Examples per optimizer step, over all processes."""
+        return self.batch_size * self.forward_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,10 @@ class TrainingState:
 
 
 class Trainer:
-    """A UNet with its adapter and optimizer, at some step of a run."""
+    """A UNet with its adapter and optimizer, at some step of a run.
+
+    With several processes each has such a trainer, and all hold the same weights after every step.
+    """
 
     def __init__(
         self,
@@ -103,6 +114,7 @@ class Trainer:
         schedule: NoiseSchedule,
         settings: TrainSettings,
         policy: DevicePolicy,
+        processes: Processes = ALONE,
     ) -> None:
         import torch
 
@@ -111,6 +123,7 @@ class Trainer:
         self.schedule = schedule
         self.settings = settings
         self.policy = policy
+        self.processes = processes
         self.parameters = adapter_parameters(unet)
         self.optimizer = make_optimizer(
             settings.optimizer,
@@ -125,6 +138,8 @@ class Trainer:
         self._predict = torch.compile(self.unet) if settings.compile else self.unet
         self.scaler = torch.amp.GradScaler(policy.device, enabled=policy.dtype_name == "float16")
         self.rows: list[TrainRow] = []
+        self._ready: dict[int, Batch] = {}
+        """The batch of the next forward pass, by its first visit."""
 
     @property
     def step(self) -> int:
@@ -193,34 +208,58 @@ class Trainer:
     def _gradients(self, step: int) -> tuple[float, float]:
         """Leave the step's clipped gradients in the parameters; return its loss and the norm before clipping.
 
-        In float16 a step that overflows is computed again at half the loss scale, so no example is skipped.
+        In float16 a step that overflows is computed again at half the loss scale, so no example is skipped. Whatever
+        is decided here is decided by sums over all processes, so all of them go on, repeat or stop together.
         """
         import torch
 
         settings = self.settings
+        mine = self.processes.share(range(settings.forward_passes))
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            parts = [self._backward(step, part) for part in range(settings.gradient_accumulation_steps)]
+            total = self._added_up(torch.stack([self._backward(step, part) for part in mine]).sum())
             self.scaler.unscale_(self.optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.max_grad_norm)
-            loss, norm = torch.stack([torch.stack(parts).sum(), grad_norm]).tolist()
+            # A GPU is still computing here; reading the loss waits for it.
+            self._ready = {(first := self._first(step + 1, mine[0])): self._batch(first)}
+            loss, norm = torch.stack([total, grad_norm]).tolist()
             if math.isfinite(loss) and math.isfinite(norm):
                 return loss, norm
             if not math.isfinite(loss) or self.scaler.get_scale() <= 1:
                 raise PipelineError(self._not_finite_message(step, loss, norm))
             self.scaler.update()
 
+    def _added_up(self, loss: torch.Tensor) -> torch.Tensor:
+        """Sum the gradients, in place, and the loss over the processes, in one message."""
+        import torch
+
+        if self.processes.count == 1:
+            return loss
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        flat = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
+        self.processes.add_up(flat)
+        sums = flat[1:].split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [s.view(g.shape) for s, g in zip(sums, gradients, strict=True)])
+        return flat[0]
+
     def _backward(self, step: int, part: int) -> torch.Tensor:
-        settings = self.settings
-        first = (step - 1) * settings.effective_batch_size + part * settings.batch_size
-        batch = make_batch(self.examples, first, schedule=self.schedule, settings=settings).to(self.policy.device)
+        first = self._first(step, part)
+        batch = self._ready.pop(first, None) or self._batch(first)
         with self._dropout(first):
             with self.policy.autocast():
                 predicted = self._predict(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
             squared_error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-            loss = (batch.weights * squared_error).sum() / settings.effective_batch_size
+            loss = (batch.weights * squared_error).sum() / self.settings.effective_batch_size
             self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def _first(self, step: int, part: int) -> int:
+        """Return the first visit of a forward pass."""
+        return (step - 1) * self.settings.effective_batch_size + part * self.settings.batch_size
+
+    def _batch(self, first: int) -> Batch:
+        made = make_batch(self.examples, first, schedule=self.schedule, settings=self.settings)
+        return made.to(self.policy.device)
 
     def _dropout(self, first: int) -> AbstractContextManager[None]:
         """Return the context of the forward pass over the visits from `first` on: its place in the run seeds it."""

@@ -52,7 +52,7 @@ def test_a_running_training_says_how_far_it_is_and_what_is_left(
     hold_lock(tmp_path, tmp_path / "data" / "checkpoints", pid=1)
     html = html_of(open_page(monkeypatch, tmp_path, "training"))
     assert "<h1>Training, step 60 of 150</h1>" in html
-    assert "<dt>Time left</dt>" in html
+    assert "60 of 150 steps" in html
 
 
 def test_before_any_training_the_next_command_is_named(monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]) -> None:

@@ -24,19 +24,25 @@ L1 = tuple(
     f"loupe/{n}.py"
     for n in (
         "dataset_view",
+        "final_html",
         "metric_specs",
         "metric_table",
+        "report_page",
+        "report_svg",
         "run_files",
         "run_samples",
         "run_state",
         "run_store",
         "run_training",
         "sample_order",
+        "score_html",
         "score_report",
+        "vote_html",
         "vote_plan",
         "vote_results",
         "vote_statistics",
         "votes",
+        "wording",
     )
 )
 TOP = tuple(f"loupe/{n}.py" for n in ("cli", "preflight", "preflight_trial"))

@@ -5,7 +5,14 @@ import shutil
 import pytest
 
 from loupe.run_store import RunStore
-from loupe.run_training import preview_prompts, previews, train_telemetry, validation_curve, validation_timesteps
+from loupe.run_training import (
+    preview_prompts,
+    previews,
+    train_telemetry,
+    training_left_s,
+    validation_curve,
+    validation_timesteps,
+)
 from tests.run_fixture import Shape, complete_run, validation_loss, write_previews, write_telemetry
 
 SHAPE = Shape(steps=(10, 20))
@@ -47,6 +54,14 @@ def test_telemetry_grows_and_may_lack_a_value(store):
     assert store.fingerprint() != before
     store.paths.train_telemetry.write_text("step,images_per_s,elapsed_s,peak_memory_gb\n5,41.5,2.0,\n")
     assert [(row.images_per_s, row.peak_memory_gb) for row in train_telemetry(store)] == [(41.5, None)]
+
+
+def test_the_time_left_follows_the_telemetry_of_this_very_run(store):
+    write_telemetry(store.paths.root, SHAPE, until=30)
+    assert training_left_s(store, done=30, total=50) == pytest.approx(0.4 * 20)
+    assert training_left_s(store, done=10, total=50) is None
+    write_telemetry(store.paths.root, SHAPE, until=5)
+    assert training_left_s(store, done=5, total=50) is None
 
 
 def test_previews_are_found_by_content_and_a_changed_one_is_left_out(store):

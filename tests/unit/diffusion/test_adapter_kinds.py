@@ -17,12 +17,15 @@ from loupe.diffusion.adapter import (
     save_adapter,
     set_adapter_state,
 )
-from loupe.diffusion.base_model import base_model_info, load_unet
+from loupe.diffusion.base_model import base_model_info, load_noise_scheduler, load_unet, load_vae
 from loupe.diffusion.export_lora import DIFFUSERS_FILE, ExportLabels, export_adapter, layer_paths
+from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, sample_pictures
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
 from loupe.diffusion.tensor_files import tensor_bytes
 from loupe.errors import PipelineError
+from tests.tiny_models import TINY_SIDE_PX
 from tests.unit.diffusion.test_adapter import predict
+from tests.unit.diffusion.tiny_training import CPU
 
 RANK, ALPHA = 4, 6.0
 DORA, RSLORA, BOTH = {"use_dora": True}, {"use_rslora": True}, {"use_dora": True, "use_rslora": True}
@@ -70,6 +73,38 @@ def test_a_fresh_adapter_leaves_the_base_exact_and_is_float32(tiny_base_model, k
         assert torch.equal(predict(unet), before)
     assert {parameter.dtype for parameter in adapter_parameters(unet).values()} == {torch.float32}
     assert all(parameter.requires_grad for parameter in adapter_parameters(unet).values())
+
+
+@pytest.mark.parametrize("kind", [{}, DORA], ids=["lora", "dora"])
+def test_an_adapter_of_zeros_leaves_the_bases_pictures_byte_identical(tiny_base_model, tmp_path, kind):
+    """Read from its file, as generate does; a DoRA's zeros are lengths that are those of the base weights."""
+    unet = bare(tiny_base_model)
+    add(unet, kind)
+    zeros = {key: value if key.endswith(MAGNITUDE) else 0 * value for key, value in adapter_state(unet).items()}
+    save_adapter(tmp_path, zeros, AdapterConfig(RANK, ALPHA, TARGETS, "tiny", **kind))
+    of_base = picture(tiny_base_model, bare(tiny_base_model))
+
+    adapted = bare(tiny_base_model)
+    load_adapter(adapted, tmp_path)
+    assert picture(tiny_base_model, adapted).tobytes() == of_base.tobytes()
+
+    load_adapter(adapted := bare(tiny_base_model), saved(trained(tiny_base_model, kind), tmp_path, kind))
+    assert picture(tiny_base_model, adapted).tobytes() != of_base.tobytes()
+
+
+def picture(base, unet):
+    model = DrawingModel(
+        unet=unet,
+        vae=load_vae(base, device="cpu", dtype=torch.float32),
+        noise_scheduler=load_noise_scheduler(base),
+        policy=CPU,
+    )
+    text = torch.randn(2, 77, 16, generator=torch.Generator().manual_seed(3))
+    settings = SamplingSettings(TINY_SIDE_PX, TINY_SIDE_PX, 2.0, 2, "")
+    (drawn,) = sample_pictures(
+        model, [PictureRequest("x", 1)], embeddings={"x": text[0], "": text[1]}, settings=settings, batch_size=1
+    )
+    return drawn.pixels
 
 
 def test_dora_has_one_length_per_output_row(tiny_base_model):

@@ -9,7 +9,7 @@ from loupe.diffusion.adapter import AdapterConfig, load_adapter, read_adapter
 from loupe.diffusion.base_model import base_model_info, load_unet
 from loupe.diffusion.checkpoint_files import INFO_FILE, CheckpointOrigin, write_checkpoint
 from loupe.diffusion.train_run import run_parts
-from loupe.records import CheckpointDescription
+from loupe.train_records import CheckpointDescription
 from loupe.workstore import fingerprint
 from tests.unit.diffusion.test_adapter import predict
 from tests.unit.diffusion.test_training import train

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.full_size import UNET, VAE
+from benchmarks.full_size import TEXT_ENCODER, UNET, VAE
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.cost_model import _FusedAttention, _LiveBytes, drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
@@ -20,7 +20,8 @@ GFLOP = 1e9
 def sd15(tmp_path_factory):
     """Configurations of Stable Diffusion 1.5, without weights."""
     folder = tmp_path_factory.mktemp("sd15")
-    for part, config, kind in (("unet", UNET, "UNet2DConditionModel"), ("vae", VAE, "AutoencoderKL")):
+    kinds = {"unet": (UNET, "UNet2DConditionModel"), "vae": (VAE, "AutoencoderKL"), "text_encoder": (TEXT_ENCODER, "")}
+    for part, (config, kind) in kinds.items():
         (folder / part).mkdir()
         (folder / part / "config.json").write_text(json.dumps({**config, "_class_name": kind}))
     return folder
@@ -63,7 +64,7 @@ def test_kept_bytes_grow_with_the_pixels(sd15, sd15_cost):
 def test_decoding_an_sd15_picture_costs_the_published_flop(sd15):
     cost = drawing_cost(sd15, latent_side=64, text_tokens=77, policy=CPU)
     assert cost.decode_flop / GFLOP == pytest.approx(2515, rel=0.02)
-    assert cost.vae_weight_bytes == 4 * 83_653_863
+    assert cost.weight_bytes == 4 * (859_520_964 + 83_653_863 + 123_060_480)
     assert cost.row_flop / GFLOP == pytest.approx(803, rel=0.01)
     # One feature map of the decoder at full size is 128 channels x 512 x 512 float32; several are alive at once.
     assert cost.decode_bytes > 2 * 128 * 512 * 512 * 4

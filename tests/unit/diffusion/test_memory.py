@@ -9,6 +9,7 @@ from loupe.diffusion.memory import (
     TrainingSetting,
     available_bytes,
     drawing_bytes,
+    drawing_problem,
     memory_problem,
     needs_gradient_checkpointing,
     setting_that_fits,
@@ -80,19 +81,22 @@ def test_where_not_even_the_weights_fit_nothing_is_proposed():
     assert text.endswith("No setting would fit on this device.")
 
 
+DRAWING = DrawingCost(weight_bytes=1110, row_flop=1, row_bytes=50, decode_flop=1, decode_bytes=300)
+
+
 def test_drawing_needs_its_weights_and_the_larger_of_unet_and_decoder():
-    cost = DrawingCost(
-        unet_weight_bytes=1000,
-        vae_weight_bytes=100,
-        row_flop=1,
-        row_bytes=50,
-        decode_flop=1,
-        decode_bytes=300,
-    )
-    few = drawing_bytes(cost, n_pictures=2, guided=True, text_encoder_bytes=10, device="cpu")
-    assert few == 1110 + 300 + PROCESS
-    assert drawing_bytes(cost, n_pictures=8, guided=True, text_encoder_bytes=10, device="cpu") == 1110 + 800 + PROCESS
-    assert drawing_bytes(cost, n_pictures=8, guided=False, text_encoder_bytes=10, device="cpu") == 1110 + 400 + PROCESS
+    assert drawing_bytes(DRAWING, n_pictures=2, guided=True, device="cpu") == 1110 + 300 + PROCESS
+    assert drawing_bytes(DRAWING, n_pictures=8, guided=True, device="cpu") == 1110 + 800 + PROCESS
+    assert drawing_bytes(DRAWING, n_pictures=8, guided=False, device="cpu") == 1110 + 400 + PROCESS
+
+
+def test_drawing_that_does_not_fit_is_said_with_the_number_of_pictures_that_would():
+    def problem(room):
+        return drawing_problem(DRAWING, n_pictures=8, guided=True, device="cpu", free_bytes=PROCESS + 1110 + room)
+
+    assert problem(800) is None
+    assert problem(799).endswith("This would fit: generate.batch_size 7.")
+    assert problem(299).endswith("Not even one picture would fit.")
 
 
 def test_available_memory_of_the_cpu_is_a_part_of_what_the_machine_has():

@@ -23,6 +23,7 @@ KNOBS = {
     "dropout": {"lora_dropout": 0.3},
     "dora": {"use_dora": True, "target_modules": ("to_q", "conv1")},
     "rslora": {"use_rslora": True},
+    "prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
     "all of it": {
         "batch_size": 2,
         "gradient_accumulation_steps": 2,
@@ -39,6 +40,8 @@ KNOBS = {
 def test_a_run_interrupted_twice_ends_with_the_bytes_of_an_undisturbed_one(tiny_base_model, tmp_path, name):
     """Six examples, four per step: both interruptions fall inside an epoch. Each state goes through its file."""
     knobs = KNOBS[name]
+    if name == "prodigy":
+        pytest.importorskip("prodigyopt")
     undisturbed = tiny_trainer(tiny_base_model, **knobs)
     rows = train(undisturbed, STEPS)
     store = TrainStore(WorkStore(tmp_path), {"run": name})
@@ -62,15 +65,24 @@ def _bytes(state):
     return tensor_bytes(state.checkpoint_adapter, metadata={})
 
 
+def test_a_batch_that_was_made_ahead_is_the_one_that_belongs_there(tiny_base_model):
+    knobs = {"batch_size": 2, "gradient_accumulation_steps": 2}
+    ahead, anew = tiny_trainer(tiny_base_model, **knobs), tiny_trainer(tiny_base_model, **knobs)
+    for step in (1, 2, 3):
+        anew._ready = {}
+        assert train(ahead, step) == train(anew, step)
+        assert set(ahead._ready) == {4 * step}
+
+
 def test_going_on_neither_repeats_nor_draws_again_what_was_seen(tiny_base_model, monkeypatch):
     firsts = []
-    original = training.make_batch
+    original = training.Trainer._backward
 
-    def recorded(examples, first, **options):
-        firsts.append(first)
-        return original(examples, first, **options)
+    def recorded(trainer, step, part):
+        firsts.append(4 * (step - 1) + part)
+        return original(trainer, step, part)
 
-    monkeypatch.setattr(training, "make_batch", recorded)
+    monkeypatch.setattr(training.Trainer, "_backward", recorded)
     trainer = tiny_trainer(tiny_base_model)
     for stop in (1, 2, 3):
         state = trainer.state() if trainer.step else None

@@ -167,15 +167,19 @@ def test_trackers_get_every_row_and_only_values_that_exist(tmp_path, recorded):
 
 
 def test_wandb_is_started_offline(tmp_path, monkeypatch):
+    from accelerate import PartialState
+    from accelerate.logging import get_logger
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    PartialState._reset_state()
     started = {}
 
     class Wandb:
         def __init__(self, project, **options):
             started.update(options, project=project)
 
-        def start(self): ...
+        def start(self):
+            get_logger("accelerate").debug("as the real one does, which needs accelerate's state")
 
         def store_init_configuration(self, values): ...
 

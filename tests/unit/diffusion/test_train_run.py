@@ -1,5 +1,6 @@
 import dataclasses
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 import torch
@@ -137,6 +138,36 @@ def test_a_caption_of_val_does_not_change_the_examples_identity():
 
     swapped = dataclasses.replace(examples, caption_index=examples.caption_index.flip(0))
     assert swapped.sha256() != examples.sha256()
+
+
+def test_a_raised_max_steps_says_why_a_falling_schedule_starts_anew(tmp_path, tiny_base_model):
+    store = WorkStore(tmp_path)
+    run(TrainStore(store, parts(lr_scheduler="linear", max_steps=4)), tiny_base_model, [1])
+    longer = TrainStore(store, parts(lr_scheduler="linear", max_steps=6))
+
+    sentence = starting_point(plan_run([6], longer.usable_steps()), longer)
+
+    assert sentence.startswith("train: starts at step 0, because this decides the weights and has changed:")
+    assert "train.max_steps: 4 -> 6" in sentence
+
+
+def test_a_second_trainer_of_the_same_run_waits_and_then_finds_everything(store, tiny_base_model, capsys):
+    plans = []
+
+    def second_trainer():
+        with store.lock():
+            plans.append(plan_run([2], store.usable_steps()))
+
+    with store.lock():
+        thread = Thread(target=second_trainer)
+        thread.start()
+        run(store, tiny_base_model, [2])
+        assert thread.is_alive()
+        assert not plans
+    thread.join(60)
+
+    assert plans == [plan_run([2], [2])]
+    assert "Another process works on train" in capsys.readouterr().out
 
 
 def test_starting_anew_says_what_differs(tmp_path, tiny_base_model):

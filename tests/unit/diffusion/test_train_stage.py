@@ -56,6 +56,21 @@ def test_it_leaves_every_checkpoint_its_manifest_and_the_curve(project, tiny_bas
         assert float(rows[checkpoint.step - 1]["loss_smoothed"]) == checkpoint.train_loss
 
 
+def test_every_knob_of_the_adapter_reaches_the_checkpoint_and_its_description(project, tiny_base_model):
+    knobs = {"use_dora": True, "use_rslora": True, "target_modules": "qv", "lora_dropout": 0.1, "ema_decay": 0.9}
+    short = {"max_steps": 2, "lr_warmup_steps": 1, "gradient_checkpointing": "always"}
+    manifest = run(project, tiny_base_model, **short, **knobs)
+
+    (checkpoint,) = manifest.checkpoints
+    state, config = read_adapter(project.checkpoints / checkpoint.folder)
+    description = json.loads((project.checkpoints / checkpoint.folder / "checkpoint.json").read_text())
+    assert (config.use_dora, config.use_rslora, config.target_modules) == (True, True, ("to_q", "to_v"))
+    assert checkpoint.target_modules == ("to_q", "to_v")
+    assert any(key.endswith(".lora_magnitude_vector") for key in state)
+    assert description["settings"]["ema_decay"] == 0.9
+    assert description["run_fingerprint"] == manifest.fingerprint
+
+
 def test_raising_max_steps_goes_on_and_says_so(project, tmp_path, tiny_base_model, capsys):
     at_once = ProjectPaths(shutil.copytree(project.root, tmp_path / "at once"))
     expected = run(at_once, tiny_base_model, max_steps=6)

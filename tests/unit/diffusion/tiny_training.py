@@ -10,6 +10,7 @@ from loupe.diffusion.batches import NoiseSchedule
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import seeded_generator
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.training import Trainer, TrainSettings
 
 CPU = DevicePolicy("cpu", "float32", "test")
@@ -62,6 +63,7 @@ def tiny_trainer(
     target_modules: tuple[str, ...] = ATTENTION,
     use_dora: bool = False,
     use_rslora: bool = False,
+    processes: Processes = ALONE,
     **settings,
 ) -> Trainer:
     unet = load_unet(base, device="cpu", dtype=policy.dtype)
@@ -80,6 +82,7 @@ def tiny_trainer(
         unet,
         examples or tiny_examples(),
         schedule=NoiseSchedule(load_noise_scheduler(base).alphas_cumprod, prediction_type, 0.18215),
-        settings=tiny_settings(**settings),
+        settings=tiny_settings(**settings, processes=processes.count),
         policy=policy,
+        processes=processes,
     )

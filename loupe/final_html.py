@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from dashboard.components.wording import direction, interval, number, step_label
 from loupe.metric_specs import MetricSpec, metric_specs
+from loupe.wording import direction, interval, number, step_label
 
 
 def final_table(final: Mapping[str, Any]) -> str:

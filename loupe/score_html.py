@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from dashboard.components.markup import recommended_chip
-from dashboard.components.wording import direction, interval, number, step_label
 from loupe.evaluation_records import Selection
 from loupe.paths import step_name
 from loupe.run_store import MetricColumn, Score, StepScores
+from loupe.wording import direction, interval, number, step_label
 
 
 def score_table(
@@ -27,6 +26,12 @@ def score_table(
         f'{head}<th scope="col">Pictures<small>valid of all</small></th></tr></thead>'
         f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
     )
+
+
+def recommended_chip(verdict: str | None) -> str:
+    """Return the mark of the recommended checkpoint; without a clear winner it says so."""
+    text = {"selected": "★ Recommended", "no clear winner": "Exported, no clear winner"}.get(verdict or "")
+    return f'<span class="lp-chip">{text}</span>' if text else ""
 
 
 def _head(column: MetricColumn) -> str:

@@ -1,0 +1,140 @@
+"""A trial of the present settings on this machine: a few training steps and one picture, timed, judged, thrown away.
+
+It goes through the code that trains and draws, and writes nothing. What the numbers mean for a whole run, the caller
+works out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.generation import load_drawing_model
+from loupe.diffusion.latent_files import EMPTY_ROW, Examples
+from loupe.diffusion.noise import seeded_generator
+from loupe.diffusion.sampling import (
+    PictureRequest,
+    SamplingSettings,
+    decode_latents,
+    pictures_at_once,
+    sample_pictures,
+)
+from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
+from loupe.diffusion.train_run import build_trainer
+from loupe.diffusion.training import TrainSettings
+from loupe.diffusion.validity import InvalidReason
+from loupe.records import BaseModelInfo
+
+MAX_TRAINING_STEPS = 3
+SAMPLER_STEPS = 4
+LONG_S = 5.0
+"""What takes longer is not repeated: kernels that are chosen and compiled at the first call no longer count then."""
+_TOKENS = 77
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTrial:
+    """Optimizer steps that were made."""
+
+    n_steps: int
+    step_s: float
+    """Of the last one."""
+    loss: float
+    """Of the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingTrial:
+    """A batch of pictures that was denoised with few sampler steps, of which one was decoded."""
+
+    sampler_step_s: float
+    """Per picture: one sampler step, guidance included."""
+    decode_s: float
+    """Per picture."""
+    invalid_reason: InvalidReason | None
+
+
+def made_up_examples(base: Path, info: BaseModelInfo, *, side_px: int, count: int) -> Examples:
+    """Return `count` examples of noise with the shapes of encoded photos, where there are none yet."""
+    text_encoder = json.loads((base / "text_encoder" / "config.json").read_bytes())
+    tokens = text_encoder.get("max_position_embeddings", _TOKENS)
+    width = json.loads((base / "unet" / "config.json").read_bytes())["cross_attention_dim"]
+    side = side_px // VAE_DOWNSAMPLING
+    generator = seeded_generator("made-up examples")
+    return Examples(
+        image_ids=tuple(f"made-up-{index}" for index in range(count)),
+        mean=torch.randn(count, info.latent_channels, side, side, generator=generator) / info.scaling_factor,
+        std=torch.zeros(count, info.latent_channels, side, side),
+        caption_index=torch.full((count,), EMPTY_ROW + 1),
+        embeddings=torch.randn(EMPTY_ROW + 2, tokens, width, generator=generator),
+    )
+
+
+def try_training(
+    base: Path,
+    info: BaseModelInfo,
+    examples: Examples,
+    *,
+    settings: TrainSettings,
+    adapter: AdapterConfig,
+    policy: DevicePolicy,
+    gradient_checkpointing: bool,
+) -> TrainingTrial:
+    """Make one real optimizer step, and up to two more when it was quick.
+
+    Raises PipelineError when a loss or gradient is not finite.
+    """
+    trainer = build_trainer(
+        base, info, examples, settings=settings, adapter=adapter, policy=policy,
+        gradient_checkpointing=gradient_checkpointing,
+    )  # fmt: skip
+    steps = trainer.run(min(MAX_TRAINING_STEPS, settings.max_steps))
+    losses, step_s = [], 0.0
+    while True:
+        started = _now(policy)
+        row = next(steps, None)
+        if row is None:
+            break
+        step_s = _now(policy) - started
+        losses.append(row.loss)
+        if step_s > LONG_S:
+            break
+    return TrainingTrial(len(losses), step_s, losses[0])
+
+
+def try_drawing(
+    base: Path, *, prompt: str, settings: SamplingSettings, policy: DevicePolicy, batch_size: int
+) -> DrawingTrial:
+    """Denoise as many pictures as go through the UNet together, with few sampler steps, and decode and judge one."""
+    model, embeddings = load_drawing_model(base, [settings.negative_prompt, prompt], policy=policy)
+    quick = replace(settings, num_inference_steps=min(SAMPLER_STEPS, settings.num_inference_steps))
+    together = pictures_at_once(policy, batch_size)
+    requests = [PictureRequest(prompt, seed) for seed in range(together)]
+    for _ in range(2):
+        started = _now(policy)
+        picture = next(sample_pictures(model, requests, embeddings=embeddings, settings=quick, batch_size=batch_size))
+        whole_s = _now(policy) - started
+        if whole_s > LONG_S:
+            break
+    channels, downsampling = model.unet.config.in_channels, VAE_DOWNSAMPLING
+    latents = torch.zeros(channels, settings.height_px // downsampling, settings.width_px // downsampling)
+    started = _now(policy)
+    decode_latents(model.vae, latents.to(policy.device))
+    decode_s = _now(policy) - started
+    denoise_s = max(whole_s - decode_s, 0.0)
+    return DrawingTrial(denoise_s / (quick.num_inference_steps * together), decode_s, picture.invalid_reason)
+
+
+def _now(policy: DevicePolicy) -> float:
+    """Return the time in seconds once the device has done what was asked of it."""
+    if policy.device == "cuda":
+        torch.cuda.synchronize()
+    elif policy.device == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,67 @@
+"""The first half of `loupe check`, which takes seconds: are parameters, data, base model, prompts and scorers there.
+
+How a run would go is tried in preflight_trial.py. It writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loupe.errors import PipelineError, problems_message
+from loupe.params import Params, checkpoint_steps
+from loupe.paths import ProjectPaths
+
+if TYPE_CHECKING:
+    from loupe.diffusion.device import DevicePolicy
+
+
+def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tuple[Path, DevicePolicy]:
+    """Print what was found; return the base model's folder and the device.
+
+    Raises PipelineError, naming all that is missing or wrong.
+    """
+    from loupe.diffusion.base_model import load_tokenizer, resolve_base_model
+    from loupe.diffusion.device import choose_device, device_identity
+    from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
+    from loupe.metrics.extractors import Machine, resolve_extractors
+
+    problems = []
+    policy = choose_device()
+    data = paths.root / Path(params.data.root).expanduser()
+    if not data.is_dir():
+        problems.append(f"data.root: there is no folder {data}")
+    try:
+        base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+        prompts = fixed_prompts(params.generate.prompts, known_colours=())
+        check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
+    except PipelineError as error:
+        problems.append(str(error))
+    evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
+    try:
+        scorers = resolve_extractors(
+            inception=evaluate.inception, clip=evaluate.clip, demo_folder=paths.demo, machine=machine
+        ).infos
+    except PipelineError as error:
+        problems.append(str(error))
+    if problems:
+        raise PipelineError(problems_message(str(params_file), problems))
+    steps = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
+    say("base model", f"{params.model.base}, whole, in {base}")
+    say("data", f"{params.data.source} from {data}")
+    say("device", policy.reason)
+    say("scorers", ", ".join(info.name for info in scorers))
+    say("checkpoints", ", ".join(map(str, steps)))
+    n_each = pictures_per_checkpoint(params)
+    say("pictures", f"{n_each} for the base model and for each checkpoint, {n_each * (len(steps) + 1)} in all")
+    return base, policy
+
+
+def pictures_per_checkpoint(params: Params) -> int:
+    """Return how many pictures `generate` draws with each checkpoint."""
+    return (len(params.generate.prompts) + params.generate.val_captions) * params.generate.seeds_per_prompt
+
+
+def say(label: str, text: str) -> None:
+    """Print one line of the report, at once: what comes next may take a while."""
+    print(f"{label:<12} {text}", flush=True)

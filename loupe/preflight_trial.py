@@ -1,0 +1,252 @@
+"""The second half of `loupe check`: real training steps and a real picture, and what they mean for the whole run.
+
+Memory is estimated first, so that what cannot fit is said and not tried. The numbers are of this machine and this
+moment. It writes nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from loupe.errors import PipelineError, problems_message
+from loupe.params import Params, checkpoint_steps
+from loupe.paths import ProjectPaths
+from loupe.preflight import pictures_per_checkpoint, say
+
+if TYPE_CHECKING:
+    from loupe.diffusion.adapter import AdapterConfig
+    from loupe.diffusion.device import DevicePolicy
+    from loupe.diffusion.latent_files import Examples
+    from loupe.diffusion.train_memory import MemoryPlan
+    from loupe.diffusion.training import TrainSettings
+    from loupe.diffusion.trial_run import DrawingTrial, TrainingTrial
+    from loupe.records import BaseModelInfo
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+ADAPTER_KNOBS = {"rank", "alpha", "target_modules", "use_dora", "use_rslora"}
+GB = 1e9
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setup:
+    """What training and drawing need to know."""
+
+    params: Params
+    base: Path
+    info: BaseModelInfo
+    policy: DevicePolicy
+    settings: TrainSettings
+    adapter: AdapterConfig
+    examples: Examples
+    examples_origin: str
+    n_val: int | None
+    """Photos that the validation loss is taken over; None as long as they are not encoded."""
+
+    @property
+    def side_px(self) -> int:
+        return self.params.data.resolution
+
+
+def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: DevicePolicy, *, params_file: Path) -> None:
+    """Try training and drawing, print what came out, and raise PipelineError with all that stands against the run."""
+    from loupe.diffusion.device import make_repeatable
+    from loupe.diffusion.train_log import peak_memory_gb
+    from loupe.diffusion.train_memory import plan_memory
+
+    problems: list[str] = []
+    setup = _set_up(params, paths, base, policy, problems)
+    if setup is None:
+        raise PipelineError(problems_message(str(params_file), problems))
+    make_repeatable(policy)
+    say("versions", ", ".join([f"python {platform.python_version()}", *(f"{n} {version(n)}" for n in LIBRARIES)]))
+    say("examples", setup.examples_origin)
+    plan = plan_memory(
+        base, setup.examples, settings=setup.settings, adapter=setup.adapter, policy=policy,
+        choice=params.train.gradient_checkpointing,
+    )  # fmt: skip
+    training = _try_training(setup, plan, problems)
+    drawing = _try_drawing(setup, plan.free_bytes, problems)
+    peak_gb = peak_memory_gb(policy.device)
+    say(
+        "peak memory", "not counted on this device" if peak_gb is None else f"{peak_gb:.2f} GB, measured over the trial"
+    )
+    if training and drawing:
+        say("whole run", _whole_run(setup, plan, training, drawing))
+    if problems:
+        raise PipelineError(problems_message(f"No go: {params_file}", problems))
+    say("go", "dvc repro")
+
+
+def _set_up(
+    params: Params, paths: ProjectPaths, base: Path, policy: DevicePolicy, problems: list[str]
+) -> _Setup | None:
+    """Return what the trial needs, or None when there are problems, each of which is added to `problems`."""
+    from loupe.diffusion.base_model import base_model_info
+    from loupe.diffusion.optimizers import optimizer_libraries
+    from loupe.diffusion.trackers import require_trackers
+    from loupe.diffusion.train_run import adapter_config
+    from loupe.diffusion.training import TrainSettings
+
+    info = base_model_info(base, name=params.model.base, revision=params.model.revision)
+    numbers = params.train.model_dump(include={field.name for field in fields(TrainSettings)})
+    betas = (params.train.adam_beta1, params.train.adam_beta2)
+    knobs = params.train.model_dump(include=ADAPTER_KNOBS)
+    adapter = _noting(problems, lambda: adapter_config(base, info, **knobs))
+    _noting(problems, lambda: optimizer_libraries(params.train.optimizer, device=policy.device))
+    _noting(problems, lambda: require_trackers(params.train.trackers))
+    if problems or adapter is None:
+        return None
+    examples, origin, n_val = _examples(params, paths, base, info)
+    return _Setup(
+        params=params, base=base, info=info, policy=policy, adapter=adapter,
+        settings=TrainSettings(seed=params.seed, adam_betas=betas, **numbers),
+        examples=examples, examples_origin=origin, n_val=n_val,
+    )  # fmt: skip
+
+
+def _examples(params: Params, paths: ProjectPaths, base: Path, info: BaseModelInfo) -> tuple[Examples, str, int | None]:
+    """Return the encoded training examples, or made-up ones where there are none that would be used."""
+    from loupe.diffusion.latent_files import read_examples
+    from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
+    from loupe.diffusion.trial_run import made_up_examples
+
+    side_px = params.data.resolution
+    try:
+        examples = read_examples(paths.latents, "train", base=info)
+        if examples.mean.shape[-1] * VAE_DOWNSAMPLING != side_px:
+            raise PipelineError(f"{paths.latents} is of another data.resolution")
+        n_val = len(read_examples(paths.latents, "val", base=info).image_ids)
+    except PipelineError as error:
+        reason = str(error).partition("\n")[0]
+        made_up = made_up_examples(base, info, side_px=side_px, count=params.train.batch_size)
+        return made_up, f"made up: noise of the right shape ({reason})", None
+    return examples, f"{len(examples.image_ids)} encoded photos of {paths.latents}", n_val
+
+
+def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> TrainingTrial | None:
+    from loupe.diffusion.memory import memory_problem, training_bytes
+    from loupe.diffusion.trial_run import try_training
+
+    settings, device = setup.settings, setup.policy.device
+    needed = training_bytes(
+        plan.cost, batch_size=settings.batch_size, gradient_checkpointing=plan.gradient_checkpointing, device=device,
+        has_average=settings.ema_decay is not None,
+    )  # fmt: skip
+    recomputes = "with" if plan.gradient_checkpointing else "without"
+    say(
+        "memory",
+        f"training about {needed / GB:.2f} GB {recomputes} gradient checkpointing, estimated; "
+        f"{plan.free_bytes / GB:.1f} GB free",
+    )
+    if problem := memory_problem(plan.cost, plan.setting, device=device, free_bytes=plan.free_bytes):
+        problems.append(problem)
+        return None
+    trial = _noting(
+        problems,
+        lambda: try_training(
+            setup.base, setup.info, setup.examples, settings=settings, adapter=setup.adapter, policy=setup.policy,
+            gradient_checkpointing=plan.gradient_checkpointing,
+        ),
+    )  # fmt: skip
+    if trial:
+        rate = settings.effective_batch_size / trial.step_s
+        steps = "1 step" if trial.n_steps == 1 else f"{trial.n_steps} steps, the last one timed"
+        say("training", f"{steps}: {_duration(trial.step_s)}, {rate:.3g} images/s, loss {trial.loss:.4f}")
+    return trial
+
+
+def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> DrawingTrial | None:
+    from loupe.diffusion.cost_model import drawing_cost
+    from loupe.diffusion.memory import drawing_bytes, drawing_problem
+    from loupe.diffusion.sampling import SamplingSettings, pictures_at_once
+    from loupe.diffusion.trial_run import try_drawing
+
+    generate, policy = setup.params.generate, setup.policy
+    latent_side, text_tokens = setup.examples.mean.shape[-1], setup.examples.embeddings.shape[1]
+    cost = drawing_cost(setup.base, latent_side=latent_side, text_tokens=text_tokens, policy=policy)
+    together, guided = pictures_at_once(policy, generate.batch_size), generate.guidance_scale > 1
+    needed = drawing_bytes(cost, n_pictures=together, guided=guided, device=policy.device)
+    say("memory", f"drawing about {needed / GB:.2f} GB for {together} pictures together, estimated")
+    problem = drawing_problem(cost, n_pictures=together, guided=guided, device=policy.device, free_bytes=free_bytes)
+    if problem:
+        problems.append(problem)
+        return None
+    sampling = SamplingSettings(
+        width_px=setup.side_px,
+        height_px=setup.side_px,
+        guidance_scale=generate.guidance_scale,
+        num_inference_steps=generate.num_inference_steps,
+        negative_prompt=generate.negative_prompt,
+    )
+    prompt = next(iter(generate.prompts.values()), "a photo")
+    trial = _noting(
+        problems,
+        lambda: try_drawing(
+            setup.base, prompt=prompt, settings=sampling, policy=policy, batch_size=generate.batch_size
+        ),
+    )
+    if trial:
+        judged = trial.invalid_reason or "finite, not black, not flat, of the right size"
+        say("drawing", f"a picture in {_duration(_picture_s(setup, trial))}: {judged}")
+        if trial.invalid_reason:
+            problems.append(
+                f"the base model draws a picture that is {trial.invalid_reason} ({policy.reason}). Try "
+                f"LOUPE_DEVICE=cpu; if the picture stays so, the base model's files are not sound"
+            )
+    return trial
+
+
+def _whole_run(setup: _Setup, plan: MemoryPlan, training: TrainingTrial, drawing: DrawingTrial) -> str:
+    """Return how long the parts that take longest will take, as measured; encoding and scoring come on top."""
+    train, confirm = setup.params.train, setup.params.confirm
+    n_checkpoints = len(checkpoint_steps(train.max_steps, train.checkpoint_every))
+    n_pictures = pictures_per_checkpoint(setup.params) * (n_checkpoints + 1)
+    n_pictures += confirm.test_captions * confirm.seeds_per_prompt * 2
+    parts = {
+        f"{train.max_steps} steps": train.max_steps * training.step_s,
+        f"{n_pictures} pictures": n_pictures * _picture_s(setup, drawing),
+    }
+    without = ["encoding", "scoring"]
+    if setup.n_val is None:
+        without.insert(1, "validation")
+    else:
+        n_rows = setup.n_val * train.validation_timesteps * (n_checkpoints + 1)
+        trained_flop = plan.cost.checkpointed_flop if plan.gradient_checkpointing else plan.cost.training_flop
+        row_s = training.step_s / setup.settings.effective_batch_size * plan.cost.forward_flop / trained_flop
+        parts[f"validation of {n_checkpoints} checkpoints"] = n_rows * row_s
+    listed = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in parts.items())
+    return f"about {_duration(sum(parts.values()))} ({listed}); without {', '.join(without)}"
+
+
+def _picture_s(setup: _Setup, trial: DrawingTrial) -> float:
+    return setup.params.generate.num_inference_steps * trial.sampler_step_s + trial.decode_s
+
+
+def _noting(problems: list[str], work: Callable[[], Result]) -> Result | None:
+    """Return what `work` returns; a problem of the user or of the device's memory is noted, and None returned."""
+    import torch
+
+    try:
+        return work()
+    except PipelineError as error:
+        problems.append(str(error))
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(".")[0]
+        problems.append(
+            f"the device ran out of memory, which the estimate did not foresee ({reason}). Set "
+            f"train.gradient_checkpointing to always, or lower train.batch_size or generate.batch_size"
+        )
+    return None
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -1,0 +1,189 @@
+"""`loupe check` tries a real step and a real picture, says what a run would take, and writes nothing."""
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from loupe import cli
+from loupe.diffusion import memory, train_memory, trial_run
+from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.cost_model import unet_cost
+from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.trial_run import DrawingTrial
+from loupe.params import load_params
+from loupe.paths import ProjectPaths
+from loupe.workstore import WorkStore
+from tests.tiny_models import build_tiny_base_model
+from tests.unit.diffusion.tiny_project import REPOSITORY, write_tiny_project
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return build_tiny_base_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def project(tmp_path, base, monkeypatch):
+    """A prepared project, not encoded, with the demo's scorers."""
+    root = write_tiny_project(tmp_path / "project", base=base)
+    (root / "data" / "demo").symlink_to(REPOSITORY / "data" / "demo")
+    change(root, "data", root=str(REPOSITORY / "loupe" / "demo" / "catalogue"))
+    change(root, "generate", num_inference_steps=5)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("LOUPE_DEVICE", "cpu")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return root
+
+
+def change(project: Path, section: str, **values) -> None:
+    yaml = YAML()
+    params = yaml.load((project / "params.yaml").read_text())
+    params[section].update(values)
+    with (project / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+
+
+def files_of(root: Path) -> dict[str, int]:
+    return {
+        str(p): p.stat().st_mtime_ns for folder, _, names in os.walk(root) for p in (Path(folder) / n for n in names)
+    }
+
+
+def lines_of(text: str) -> dict[str, str]:
+    """The report by label; of a label that comes twice, both."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        label, value = line[:12].strip(), line[13:]
+        found[label] = f"{found[label]}\n{value}" if label in found else value
+    return found
+
+
+def refusal(capsys, *arguments: str) -> tuple[str, str]:
+    """Run a command that must end with exit code 2; return what it printed to stdout and to stderr."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    return capsys.readouterr()
+
+
+def test_before_encoding_it_trains_on_made_up_latents_and_says_go(project, capsys):
+    before = files_of(project)
+    cli.main(["check"])
+    report = lines_of(capsys.readouterr().out)
+    assert "made up" in report["examples"]
+    assert "manifest.json" in report["examples"]
+    assert report["device"].startswith("cpu: LOUPE_DEVICE asks for it")
+    assert "torch 2" in report["versions"]
+    assert report["training"].startswith("3 steps")
+    assert "finite, not black" in report["drawing"]
+    assert "training about" in report["memory"]
+    assert "drawing about" in report["memory"]
+    assert "6 steps" in report["whole run"]
+    assert "without encoding, validation, scoring" in report["whole run"]
+    assert report["go"] == "dvc repro"
+    assert files_of(project) == before
+
+
+def test_after_encoding_it_trains_on_the_encoded_photos_and_counts_validation(project, capsys):
+    from stages.encode import encode
+
+    encode(load_params(project / "params.yaml"), ProjectPaths(project), WorkStore(project / ".work"))
+    before = files_of(project)
+    cli.main(["check"])
+    report = lines_of(capsys.readouterr().out)
+    assert report["examples"].startswith("6 encoded photos")
+    assert "validation of 3 checkpoints" in report["whole run"]
+    assert files_of(project) == before
+
+
+def test_fast_tries_nothing(project, capsys, monkeypatch):
+    monkeypatch.setattr("loupe.preflight_trial.check_by_trial", lambda *_, **__: pytest.fail("a trial was made"))
+    cli.main(["check", "--fast"])
+    report = lines_of(capsys.readouterr().out)
+    assert {"base model", "data", "device", "scorers", "checkpoints", "pictures"} == report.keys()
+
+
+def test_what_is_missing_is_named_all_at_once_before_any_trial(project, capsys):
+    change(project, "data", root="nowhere")
+    change(project, "model", base="no-such-folder")
+    change(project, "evaluate", clip="ViT-B-32/absent.safetensors")
+    _, error = refusal(capsys, "check")
+    assert "3 problems" in error
+    assert "data.root" in error
+    assert "no-such-folder" in error
+    assert "absent.safetensors" in error
+
+
+def test_knobs_that_the_machine_or_the_base_model_cannot_meet_are_named_together(project, capsys):
+    change(project, "train", target_modules=["to_qq"], optimizer="adamw_8bit")
+    _, error = refusal(capsys, "check")
+    assert "2 problems" in error
+    assert "to_qq" in error
+    assert "adamw_8bit" in error
+
+
+def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
+    monkeypatch.setattr(trial_run, "try_training", lambda *_, **__: pytest.fail("training was tried"))
+    monkeypatch.setattr(trial_run, "try_drawing", lambda *_, **__: pytest.fail("drawing was tried"))
+    free = memory.PROCESS_BYTES["cpu"] // 2
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: free)
+    out, error = refusal(capsys, "check")
+    assert "No go: params.yaml: 2 problems" in error
+    assert "training needs about 0.8 GB on cpu, and 0.4 GB are free. No setting would fit" in error
+    assert "drawing 8 pictures together needs about 0.8 GB on cpu" in error
+    assert "Not even one picture would fit" in error
+    assert "\ngo " not in out
+
+
+def test_training_recomputes_activations_where_it_would_not_fit_otherwise(project, capsys, monkeypatch):
+    params, base = load_params(project / "params.yaml"), Path(load_params(project / "params.yaml").model.base)
+    adapter = AdapterConfig(params.train.rank, params.train.alpha, ("to_k", "to_out.0", "to_q", "to_v"), str(base))
+    cost = unet_cost(base, adapter=adapter, latent_side=8, text_tokens=77, policy=DevicePolicy("cpu", "float32", ""))
+    without = memory.training_bytes(cost, batch_size=4, gradient_checkpointing=False, device="cpu")
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: without - 1)
+    monkeypatch.setattr(trial_run, "try_drawing", lambda *_, **__: DrawingTrial(0.1, 0.1, None))
+    seen = []
+    real = trial_run.try_training
+    monkeypatch.setattr(
+        trial_run, "try_training", lambda *a, **k: seen.append(k["gradient_checkpointing"]) or real(*a, **k)
+    )
+    with contextlib.suppress(SystemExit):
+        cli.main(["check"])
+    assert seen == [True]
+    assert "with gradient checkpointing" in lines_of(capsys.readouterr().out)["memory"]
+
+
+def test_a_black_picture_is_no_go(project, capsys, monkeypatch):
+    monkeypatch.setattr(trial_run, "try_drawing", lambda *_, **__: DrawingTrial(0.1, 0.1, "black"))
+    out, error = refusal(capsys, "check")
+    assert "black" in lines_of(out)["drawing"]
+    assert "the base model draws a picture that is black" in error
+
+
+def test_running_out_of_device_memory_is_a_sentence(project, capsys, monkeypatch):
+    import torch
+
+    def try_training(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(trial_run, "try_training", try_training)
+    _, error = refusal(capsys, "check")
+    assert "ran out of memory" in error
+    assert "CUDA out of memory" in error
+
+
+def test_a_loss_that_is_not_finite_is_no_go(project, capsys, monkeypatch):
+    real = trial_run.made_up_examples
+
+    def with_nan(*arguments, **options):
+        examples = real(*arguments, **options)
+        return replace(examples, std=examples.std * float("nan"))
+
+    monkeypatch.setattr(trial_run, "made_up_examples", with_nan)
+    _, error = refusal(capsys, "check")
+    assert "not finite" in error
+    assert "made-up-0" in error
