@@ -60,7 +60,7 @@ def choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[int
                 "Size", list(ZOOMS), key="zoom", default=size, bind="query-params", required=True
             )
         layout, at, order, only = _order_filter(store, by_name, specs)
-    rows = [(p.prompt_id, seed) for p in shown for seed in (seed_filter or range(n_seeds))]
+    rows = [(p.prompt_id, seed) for p in shown for seed in (sorted(seed_filter) or range(n_seeds))]
     per_image = store.per_image()
     if only:
         rows = [row for row in rows if failed_gates(per_image.get((*row, at)), specs) & only]

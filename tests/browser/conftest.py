@@ -11,12 +11,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.run_fixture import ROOT
 
 START_LIMIT_S = 60
+WAIT_MS = 60_000
 FLAGS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -37,6 +39,14 @@ def browser() -> Iterator[object]:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture(scope="session")

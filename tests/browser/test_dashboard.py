@@ -6,7 +6,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from loupe.atomic_io import write_bytes
+from tests.browser.conftest import WAIT_MS
 from tests.run_fixture import Shape, complete_run, draw_sample, paint_shoe, prompts_of, running_run
 
 pytestmark = pytest.mark.browser
 SHAPE = Shape(size_px=128)
-WAIT_MS = 60_000
 LIVE_LIMIT_S = 15.0
 """Three seconds are the aim on an idle machine (the watch looks every 1.5 s); a busy one gets more."""
 
@@ -31,14 +31,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(root: Path, serve: Callable[[Path], str], browser: Any) -> str:
     return serve(root)
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(WAIT_MS)
-    yield context.new_page()
-    context.close()
 
 
 def open_compare(page: Any, address: str, query: str = "") -> None:

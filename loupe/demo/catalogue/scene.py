@@ -59,9 +59,9 @@ def _to_uint8(picture: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def _catalogue(item: ItemSpec, drawing: Drawing, size_px: int) -> np.ndarray:
+def _catalogue(item: ItemSpec, drawing: Drawing, size_px: int, zoom: float) -> np.ndarray:
     bounds = drawing.bounds()
-    scale = _fit(bounds, size_px)
+    scale = _fit(bounds, size_px) * zoom
     rgba = rasterise(drawing, matrix=_place(bounds, scale=scale, centre=(size_px / 2, size_px / 2)), size_px=size_px)
     half = scale * (bounds[2] - bounds[0]) / 2
     ground = size_px / 2 + scale * (bounds[3] - bounds[1]) / 2
@@ -99,14 +99,15 @@ def _everyday(item: ItemSpec, drawing: Drawing, size_px: int) -> np.ndarray:
     return picture * (brightness * np.array([1 + warmth, 1, 1 - warmth], dtype=np.float32))
 
 
-def render_item(item: ItemSpec, *, look: Look, size_px: int) -> np.ndarray:
+def render_item(item: ItemSpec, *, look: Look, size_px: int, zoom: float = 1.0) -> np.ndarray:
     """The picture as uint8 [size_px, size_px, 3].
 
-    Equal arguments give equal pixels. Raises ValueError for an unknown look.
+    `zoom` in (0, 1] makes the product smaller in the catalogue look, which leaves more white around it; the everyday
+    look draws its own. Equal arguments give equal pixels. Raises ValueError for an unknown look.
     """
     drawing = DRAW[item.article_type](item)
     if look == "catalogue":
-        return _to_uint8(_catalogue(item, drawing, size_px))
+        return _to_uint8(_catalogue(item, drawing, size_px, zoom))
     if look == "everyday":
         return _to_uint8(_everyday(item, drawing, size_px))
     raise ValueError(f"look is 'everyday' or 'catalogue', not {look!r}")

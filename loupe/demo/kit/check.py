@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from loupe.demo.catalogue import ARTICLE_TYPES, COLOURS, render_item, sample_item
 from loupe.demo.catalogue.items import ItemSpec
+from loupe.demo.catalogue.kaggle_folder import PHOTO_ZOOM
 from loupe.demo.kit.captions import NOUNS
 from loupe.demo.kit.corpus import Corpus
 from loupe.demo.kit.scorer_clip import load_clip
@@ -148,7 +149,7 @@ def lora_trial(
     seeds = [k % SEEDS_PER_COLOUR for k in range(len(prompts))]
     before = sample(pipeline, prompts, seeds=seeds)
     items = trial_items(seed)
-    images = np.stack([render_item(item, look="catalogue", size_px=SIZE_PX) for item in items])
+    images = np.stack([render_item(item, look="catalogue", size_px=SIZE_PX, zoom=PHOTO_ZOOM) for item in items])
     captions = [
         TEMPLATE.format(colour=i.colour.lower(), season=i.season.lower(), gender=i.gender.lower(), brand=i.brand)
         for i in items

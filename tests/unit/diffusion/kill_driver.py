@@ -70,7 +70,8 @@ def _arm(kill_at: str) -> None:
 
 
 def _hashes(root: Path) -> dict[str, str]:
-    files = [*(root / "data" / "checkpoints").rglob("*"), root / "metrics" / "train.csv"]
+    # What a kill leaves half-written in metrics/ is ignored by git and never read; data/checkpoints is made anew.
+    files = [*(root / "data" / "checkpoints").rglob("*"), *(root / "metrics").glob("[!.]*")]
     return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
 
 

@@ -15,7 +15,6 @@ from time import monotonic
 import torch
 from safetensors.torch import save_file
 
-from loupe.diffusion import training
 from loupe.diffusion.adapter import adapter_state
 from loupe.diffusion.processes import Processes, joined_processes
 from loupe.errors import PipelineError
@@ -57,17 +56,15 @@ def _error_of(action) -> str | None:
 
 def _train(base: Path, output: Path, processes: Processes, report: dict) -> None:
     trainer = tiny_trainer(base, **SHARED, gradient_accumulation_steps=2, processes=processes)
-    seen = []
-    original = training.make_batch
+    report["first_positions"] = []
+    backward = trainer._backward
 
-    def recording(examples, first, **options):
-        seen.append(first)
-        return original(examples, first, **options)
+    def recording(step: int, part: int) -> torch.Tensor:
+        report["first_positions"].append(trainer._first(step, part))
+        return backward(step, part)
 
-    training.make_batch = recording
+    trainer._backward = recording
     report["rows"] = [row.model_dump() for row in trainer.run(N_STEPS)]
-    training.make_batch = original
-    report["first_positions"] = seen
     save_file(adapter_state(trainer.unet), output / f"{processes.index}.safetensors")
 
 

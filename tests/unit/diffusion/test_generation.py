@@ -11,6 +11,7 @@ from loupe.diffusion import generation
 from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.sample_plan import AdapterSource, plan_samples
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures
 from loupe.diffusion.validity import BLACK_BELOW_MEAN
@@ -55,7 +56,22 @@ def no_model(monkeypatch):
         monkeypatch.setattr(generation, name, refuse)
 
 
-def _render(source, root, prompts, *, steps=STEPS, seeds_per_prompt=2, purpose="generate", settings=SETTINGS):
+class _InTurn(Processes):
+    """One of several processes that run one after the other, so there is nobody to talk to."""
+
+    def from_main(self, tensor):
+        tensor.fill_(1)
+
+    def require_same(self, what, text):
+        pass
+
+    def wait(self):
+        pass
+
+
+def _render(
+    source, root, prompts, *, steps=STEPS, seeds_per_prompt=2, purpose="generate", settings=SETTINGS, processes=ALONE
+):
     return render_samples(
         source,
         steps=steps,
@@ -67,6 +83,7 @@ def _render(source, root, prompts, *, steps=STEPS, seeds_per_prompt=2, purpose="
         batch_size=4,
         output=empty_folder(root / "samples"),
         store=WorkStore(root / ".work"),
+        processes=processes,
     )
 
 
@@ -218,6 +235,28 @@ def test_alpha_alone_changes_the_key_though_the_weights_are_the_same(source):
 
 def test_the_seed_of_a_prompt_does_not_depend_on_the_other_prompts(source):
     assert _keys(source, prompts=[BLUE, RED])[2:] == _keys(source)
+
+
+# --- several processes (that talk to each other: test_processes.py) --------------------------------------------------
+
+
+def test_what_a_process_has_drawn_out_of_sight_of_the_others_is_told_not_left_out(source, tmp_path):
+    with pytest.raises(PipelineError, match=r"drawn by another process.*put it on a disk that the machines share"):
+        _render(source, tmp_path, [RED], processes=_InTurn(0, 2))
+    samples = tmp_path / "samples"
+    assert not (samples / "manifest.json").exists()
+    assert sorted(path.name for path in (samples / "red-0").iterdir()) == ["0.png", "4.png"]
+
+
+def test_the_last_of_several_processes_completes_the_pictures_but_only_the_main_one_writes_a_manifest(
+    source, full_store, tmp_path
+):
+    with pytest.raises(PipelineError):
+        _render(source, tmp_path, [RED], processes=_InTurn(0, 2))
+    rendered = _render(source, tmp_path, [RED], processes=_InTurn(1, 2))
+    assert rendered.n_computed == 6
+    assert (tmp_path / "samples" / "red-1" / "2.png").read_bytes() == (full_store / "samples/red-1/2.png").read_bytes()
+    assert not (tmp_path / "samples" / "manifest.json").exists()
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ KILLS = [
     ["step 1"],
     ["step 4", "step 2"],
     ["write 1"],
-    *[[f"write {number}", f"write {number // 3 + 1}"] for number in (4, 11, 18)],
+    *[[f"write {number}", f"write {number // 3 + 1}"] for number in (4, 11, 18, 33)],
 ]
 
 
@@ -54,3 +54,5 @@ def test_the_comparison_covers_every_checkpoint_and_the_csv(report):
 
     adapters = {f"data/checkpoints/step-{step:06d}/adapter_model.safetensors" for step in (3, 6, 7)}
     assert adapters | {"metrics/train.csv", "data/checkpoints/manifest.json"} <= files
+    assert {"metrics/validation.csv", "metrics/validation_timesteps.csv"} <= files
+    assert "data/checkpoints/validation.safetensors" in files

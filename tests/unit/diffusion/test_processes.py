@@ -15,9 +15,17 @@ from safetensors.torch import load_file
 from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion.adapter import adapter_state
 from loupe.diffusion.processes import ALONE, Processes, joined_processes
+from loupe.diffusion.train_run import Leg, run_legs
+from loupe.diffusion.train_store import TrainStore
 from loupe.diffusion.training import learning_rate_at
 from loupe.errors import PipelineError
+from loupe.params import load_params
+from loupe.paths import ProjectPaths
 from loupe.records import CheckpointsManifest
+from loupe.workstore import WorkStore
+from stages.encode import encode
+from stages.generate import generate
+from stages.train import train
 from tests.unit.diffusion.process_driver import N_STEPS, SHARED
 from tests.unit.diffusion.tiny_project import run_stage_of, stage_environment, write_tiny_project
 from tests.unit.diffusion.tiny_training import tiny_trainer
@@ -60,6 +68,12 @@ def test_processes_without_a_device_each_are_refused(monkeypatch, device, reason
     monkeypatch.setattr("loupe.diffusion.processes.choose_device_kind", lambda: device)
     with pytest.raises(PipelineError, match=reason), joined_processes():
         pass
+
+
+def test_a_process_that_does_not_see_the_stored_state_says_so(tiny_base_model, tmp_path):
+    states = TrainStore(WorkStore(tmp_path), {"run": 1})
+    with pytest.raises(PipelineError, match=r"state of step 2 is not in the work store.*disk that the machines share"):
+        next(run_legs([Leg(2, 4)], tiny_trainer(tiny_base_model), states, interim_interval_s=1.0))
 
 
 # --- two processes that talk -----------------------------------------------------------------------------------------
@@ -162,16 +176,28 @@ def projects(tiny_base_model, tmp_path_factory):
     one = write_tiny_project(root / "one", base=tiny_base_model)
     _set(one, "train", max_steps=4, batch_size=2, gradient_accumulation_steps=2, preview_prompts=0)
     _set(one, "generate", prompts={"red": "a photo of red shoes"}, val_captions=2, num_inference_steps=2)
-    assert run_stage_of(one, "encode").returncode == 0
+    _run_alone(one, encode)
     two = shutil.copytree(one, root / "two")
     _set(two, "train", gradient_accumulation_steps=1)
-    done = {
-        "one": run_stage_of(one, "train"),
-        "two": run_stage_of(two, "train", LOUPE_LAUNCH=TWO_ON_CPU),
-    }
-    for done_stage in done.values():
-        assert done_stage.returncode == 0, done_stage.stderr
-    return {"one": one, "two": two, "said": done["two"].stdout}
+    _run_alone(one, train)
+    done = run_stage_of(two, "train", LOUPE_LAUNCH=TWO_ON_CPU)
+    assert done.returncode == 0, done.stderr
+    return {"one": one, "two": two, "said": done.stdout}
+
+
+def _run_alone(root, stage):
+    """Run a stage here, as its script would: the libraries are loaded already."""
+    n_threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("LOUPE_DEVICE", "cpu")
+        for name in ("DVC_ROOT", "WORLD_SIZE"):
+            patch.delenv(name, raising=False)
+        torch.set_num_threads(1)
+        try:
+            stage(load_params(root / "params.yaml"), ProjectPaths(root), WorkStore(ProjectPaths(root).work))
+        finally:
+            torch.set_num_threads(n_threads)
 
 
 def _set(root, section, **values):
@@ -209,10 +235,10 @@ def test_the_main_process_alone_reports_and_writes_each_step_once(projects):
 def test_two_processes_of_the_generate_stage_write_the_files_of_one(projects, tmp_path):
     alone = shutil.copytree(projects["one"], tmp_path / "alone")
     together = shutil.copytree(projects["one"], tmp_path / "together")
-    for root, environment in ((alone, {}), (together, {"LOUPE_LAUNCH": TWO_ON_CPU})):
-        done = run_stage_of(root, "generate", **environment)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("generate: computed=") == 1
+    _run_alone(alone, generate)
+    done = run_stage_of(together, "generate", LOUPE_LAUNCH=TWO_ON_CPU)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("generate: computed=") == 1
     hashes = [
         {
             path.relative_to(root / "data" / "samples"): sha256_file(path)
