@@ -36,6 +36,7 @@ def main() -> None:
         st.Page("views/vote.py", title="Vote"),
         st.Page("views/training.py", title="Training"),
         st.Page("views/data.py", title="Data"),
+        st.Page("views/experiments.py", title="Experiments"),
         st.Page("views/report.py", title="Report"),
     ]
     st.navigation(pages, position="top").run()

@@ -88,7 +88,8 @@ class TrainParams(Section):
     caption_dropout: Share
     """Share of the captions replaced by the empty one, for classifier-free guidance."""
     validation_timesteps: int = Field(ge=2, le=1000)
-    """The validation loss is taken at this many fixed timesteps, the middles of equal parts of the noise schedule."""
+    """The validation loss is taken at this many fixed timesteps, the middles of equal parts of the noise schedule.
+    Every checkpoint costs this many forward passes per val image."""
     preview_prompts: int = Field(ge=0)
     """While training, every checkpoint draws this many of generate's fixed prompts, the first ones; 0 for none."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...]

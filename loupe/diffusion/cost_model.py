@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def _trace_unet(
         timesteps = torch.zeros(1, dtype=torch.int64, device=device)
 
         def forward() -> Any:
-            with _Autocast(device, policy.dtype):
+            with _autocast(device, policy.dtype):
                 call = {"encoder_hidden_states": text}
                 return torch.func.functional_call(unet.train(with_gradients), weights, (latents, timesteps), call)
 
@@ -207,25 +208,21 @@ def _bytes_of(output: Any) -> int:
     return sum(t.untyped_storage().nbytes() for t in tree_leaves(output) if isinstance(t, torch.Tensor))
 
 
-class _Autocast:
+@contextmanager
+def _autocast(device: DeviceKind, dtype: torch.dtype) -> Iterator[None]:
     """Autocast as DevicePolicy.autocast has it, also for a device that is not here."""
-
-    def __init__(self, device: DeviceKind, dtype: torch.dtype) -> None:
-        self._device, self._dtype = device, dtype
-        self._on = dtype != torch.float32
-
-    def __enter__(self) -> None:
-        self._before = torch.is_autocast_enabled(self._device), torch.get_autocast_dtype(self._device)
-        if self._on:
-            torch.set_autocast_dtype(self._device, self._dtype)
-        torch.set_autocast_enabled(self._device, self._on)
-        torch.autocast_increment_nesting()
-
-    def __exit__(self, *exception: object) -> None:
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    if dtype != torch.float32:
+        torch.set_autocast_dtype(device, dtype)
+    torch.set_autocast_enabled(device, dtype != torch.float32)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
         if torch.autocast_decrement_nesting() == 0:
             torch.clear_autocast_cache()
-        torch.set_autocast_enabled(self._device, self._before[0])
-        torch.set_autocast_dtype(self._device, self._before[1])
+        torch.set_autocast_enabled(device, before[0])
+        torch.set_autocast_dtype(device, before[1])
 
 
 class _LiveBytes(TorchDispatchMode):

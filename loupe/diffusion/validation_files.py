@@ -86,7 +86,9 @@ class Validation:
                 self.losses[step] = stored
         if missing:
             self._compute(source, missing)
-        rows = [row for row in self._write(source.checkpoints_folder) if row.step in new]
+        else:
+            self._write(source.checkpoints_folder)
+        rows = [row for row in curve_rows(self.losses) if row.step in new]
         for row in rows:
             say(_sentence(row))
         return rows
@@ -103,16 +105,16 @@ class Validation:
             losses = validation_losses(unet, self.data, policy=self.policy, what=f"validation at step {step}")
             require_finite_losses(losses, self.data.examples.image_ids, step=step)
             self.losses[step] = losses
-            self._write(source.checkpoints_folder)
             content = tensor_bytes({"losses": losses}, metadata={"sha256": _tensor_sha256(losses)})
             write_bytes(self._entry(source, info), content)
+            self._write(source.checkpoints_folder)
 
     def _entry(self, source: AdapterSource, info: CheckpointInfo | None) -> Path:
         """Return where the losses of a checkpoint are kept; alpha and the like are in the file that its hash is of."""
         deciding = {"base": source.base_model.sha256, "adapter": None if info is None else info.sha256}
         return self.store.path(STORE_KIND, fingerprint({**self._parts, **deciding}), _SUFFIX)
 
-    def _write(self, checkpoints_folder: Path) -> list[ValidationRow]:
+    def _write(self, checkpoints_folder: Path) -> None:
         import torch
 
         timesteps, steps = self.data.timesteps, sorted(self.losses)
@@ -122,11 +124,9 @@ class Validation:
             metadata={"image_ids": json.dumps(self.data.examples.image_ids)},
         )
         write_bytes(checkpoints_folder / LOSSES_FILE, content)
-        rows = curve_rows(self.losses)
-        _write_rows(self.metrics / "validation.csv", ValidationRow, rows)
+        _write_rows(self.metrics / "validation.csv", ValidationRow, curve_rows(self.losses))
         by_timestep = timestep_rows(self.losses, timesteps.tolist())
         _write_rows(self.metrics / "validation_timesteps.csv", ValidationTimestepRow, by_timestep)
-        return rows
 
 
 def _write_rows(target: Path, kind: type[BaseModel], rows: Sequence[BaseModel]) -> None:

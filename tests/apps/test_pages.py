@@ -14,7 +14,7 @@ SMALL = Shape(steps=(75, 150), seeds=2, size_px=16)
 
 
 @pytest.mark.parametrize("kind", RUNS)
-@pytest.mark.parametrize("page", ["", "compare", "vote", "training", "data", "report"])
+@pytest.mark.parametrize("page", ["", "compare", "vote", "training", "data", "report", "experiments"])
 def test_every_page_bears_every_state_and_says_which(
     monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path], kind: str, page: str
 ) -> None:

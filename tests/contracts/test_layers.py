@@ -24,6 +24,7 @@ L1 = tuple(
     f"loupe/{n}.py"
     for n in (
         "dataset_view",
+        "experiments",
         "final_html",
         "metric_specs",
         "metric_table",

@@ -162,5 +162,5 @@ def test_check_sums_up_what_a_run_will_do(project, capsys):
     (project / "loupe" / "demo" / "catalogue").mkdir(parents=True, exist_ok=True)
     for scorer in ("classifier", "clip"):
         shutil.copytree(REPOSITORY / "data" / "demo" / scorer, project / "data" / "demo" / scorer)
-    cli.main(["check"])
+    cli.main(["check", "--fast"])
     assert "3 for the base model and for each checkpoint, 12 in all" in capsys.readouterr().out

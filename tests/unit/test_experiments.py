@@ -1,0 +1,120 @@
+"""Commits and experiments of a small real DVC project, read without checking anything out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loupe.atomic_io import write_bytes, write_json, write_text
+from loupe.errors import PipelineError
+from loupe.experiments import Experiment, _experiment, differing, experiments, samples_at, show_pictures_at
+from loupe.paths import ProjectPaths
+from loupe.run_store import RunStore
+from tests.run_fixture import Shape, edit_params, paint_shoe, write_params, write_samples
+
+SHAPE = Shape(steps=(75,), seeds=1, size_px=16, captions=0)
+GIT = {
+    "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_NAME": "t",
+    "GIT_COMMITTER_EMAIL": "t@example.org", "GIT_CONFIG_GLOBAL": os.devnull,
+}  # fmt: skip
+
+
+def git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=root, env={**os.environ, **GIT}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def dvc(root: Path, *words: str) -> None:
+    environment = {**os.environ, **GIT, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def draw(root: Path, shift: int) -> None:
+    """Pictures that `shift` tells apart, kept by DVC."""
+    write_samples(root, SHAPE, lambda colour, seed, share, side: paint_shoe(colour, seed + shift, share, side))
+    write_json(ProjectPaths(root).metrics / "summary.json", {"fd_demo_last": 30.0 - shift, "n_images": 4})
+    dvc(root, "add", "-q", "data/samples")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two commits, with other pictures, scores and learning rate."""
+    root = tmp_path_factory.mktemp("project")
+    write_params(root, SHAPE)
+    git(root, "init", "-q")
+    dvc(root, "init", "-q")
+    draw(root, 0)
+    write_text(root / "dvc.yaml", "metrics: [metrics/summary.json]\nparams: [params.yaml]\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "first")
+    edit_params(root, "train", "learning_rate", 0.0005)
+    draw(root, 1)
+    git(root, "commit", "-q", "-a", "-m", "second")
+    return root
+
+
+def test_commits_older_than_head_are_there_with_their_own_parameters_and_scores(project: Path) -> None:
+    workspace, second, first = experiments(project, max_commits=10)
+    assert [row.kind for row in (workspace, second, first)] == ["workspace", "commit", "commit"]
+    assert [row.scores["fd_demo_last"] for row in (workspace, second, first)] == [29, 29, 30]
+    assert [second.rev, first.rev] == [git(project, "rev-parse", rev) for rev in ("HEAD", "HEAD~1")]
+    assert second.name == f"{git(project, 'branch', '--show-current')} {second.rev[:7]}"
+    old, new = differing(first.params, second.params)["train.learning_rate"]
+    assert new == 0.0005
+    assert old != new
+
+
+def test_pictures_of_a_commit_come_from_the_cache_without_a_checkout(project: Path) -> None:
+    before = git(project, "status", "--porcelain")
+    first, store = git(project, "rev-parse", "HEAD~1"), RunStore(project)
+    manifest = samples_at(project, first)
+    found = show_pictures_at(store, first, manifest.samples)
+    assert found == {sample.sha256 for sample in manifest.samples}
+    for sha256 in found:
+        assert hashlib.sha256(store.sample_file(sha256).read_bytes()).hexdigest() == sha256
+    now = {sample.sha256 for sample in store.samples_manifest().samples}
+    assert found != now, "they are not the pictures of the workspace"
+    assert git(project, "status", "--porcelain") == before
+
+
+def test_a_revision_whose_pictures_are_gone_says_so(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    shutil.rmtree(copy / ".dvc" / "cache")
+    with pytest.raises(PipelineError, match="dvc fetch"):
+        samples_at(copy, git(copy, "rev-parse", "HEAD~1"))
+
+
+@pytest.mark.parametrize("state", ["Running", "Failed", "Queued"])
+def test_an_unfinished_experiment_never_shows_the_scores_of_its_baseline(project: Path, state: str) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    baseline = Experiment(head, head[:7], "commit", "", "", "", {"train.rank": 8}, {}, {"fd_demo_last": 29.0})
+    row = {
+        "Experiment": "bold-shoe", "rev": head, "typ": "branch_base", "State": state, "train.rank": 16,
+        "fd_demo_last": 29.0, "data/samples": "abc",
+    }  # fmt: skip
+    found = _experiment(project, row, baseline)
+    assert (found.state, found.scores) == (state, {})
+    assert found.changed == {"train.rank": (8, 16)}
+    assert found.baseline == head[:7]
+
+
+def test_outside_a_repository_the_reason_is_said(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "params.yaml", b"seed: 1\n")
+    with pytest.raises(PipelineError, match="DVC cannot list the experiments"):
+        experiments(tmp_path, max_commits=1)
+
+
+def test_parameters_that_only_one_has_differ() -> None:
+    assert differing({"a": 1, "b": 2}, {"b": 2, "c": 3}) == {"a": (1, None), "c": (None, 3)}
