@@ -13,14 +13,11 @@ from loupe.atomic_io import sha256_file, write_bytes, write_csv, write_json, wri
 from loupe.evaluation_records import EvaluationManifest, Null, ReferenceManifest, Selection
 from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import (
-    DatasetManifest,
-    ExportManifest,
-    LatentsManifest,
-    SampleRecord,
-    SamplesManifest,
-)
-from tests.run_shape import BASE, EXTRACTORS, NASTY, ROOT, SCORES, Painter, Shape, draw_sample, prompts_of
+from loupe.records import DatasetManifest, ExportManifest, LatentsManifest, SampleRecord, SamplesManifest
+from tests.run_shape import BASE, EXTRACTORS, NASTY, ROOT, Painter, Shape, draw_sample, prompts_of
+
+SCORES = ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")
+"""The metrics that a fixture run has values of."""
 
 
 def write_params(root: Path, shape: Shape) -> None:

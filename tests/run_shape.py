@@ -20,7 +20,6 @@ EXTRACTORS = (
     ExtractorInfo(name=DEMO_CLASSIFIER, role="inception", kind="domain_trained", sha256="1" * 64, resize="none"),
     ExtractorInfo(name=DEMO_CLIP, role="clip", kind="domain_trained", sha256="2" * 64, resize="none"),
 )
-SCORES = ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")
 BASE = BaseModelInfo(
     name="demo", revision=None, sha256="b" * 64, prediction_type="epsilon", latent_channels=4, scaling_factor=0.18215,
     sample_size_px=128,
