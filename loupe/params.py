@@ -158,13 +158,40 @@ class EvaluateParams(Section):
     """Targets to show beside the scores."""
 
 
+class WeightParams(Section):
+    """How much each criterion counts; each is a gain over the base model in units of its own uncertainty."""
+
+    distance: float = Field(ge=0)
+    """Nearness to the real photos, by select.distance."""
+    clip_gap: float = Field(ge=0)
+    """What a picture owes to its prompt."""
+    colour: float = Field(ge=0)
+    """Colour as asked, by pixels."""
+    diversity: float = Field(ge=0)
+    """Diversity within a prompt; more than that of real photos counts no further."""
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("at least one weight must be greater than 0")
+        return self
+
+
 class SelectParams(Section):
     """How a checkpoint is recommended; fixed before the run."""
 
     min_background_ok: Share
-    """Gate: at least this share of the pictures must have a clean white border."""
+    """Gate: at least this share of the pictures must have a border as white as the real photos'."""
+    min_centred_ok: Share
+    """Gate: at least this share of the pictures must show the product as centred as the real photos do."""
     max_invalid: int = Field(ge=0)
     """Gate: at most this many pictures may be invalid (not finite, black, flat, wrong size)."""
+    memorisation_level: float = Field(gt=0, lt=0.5)
+    """Gate: fails when so many pictures near a training photo come by chance with at most this probability."""
+    distance: Literal["kid", "cmmd"]
+    """Which distance from the real photos counts: kid (features of evaluate.inception) or cmmd (of evaluate.clip)."""
+    weights: WeightParams
+    """How much each criterion counts."""
 
 
 class ConfirmParams(Section):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import read_records
+from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null, Selection
 from loupe.metric_specs import MetricSpec, metric_specs
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
@@ -23,13 +24,9 @@ from loupe.records import (
     CheckpointInfo,
     CheckpointsManifest,
     DatasetManifest,
-    EvaluationManifest,
     ExportManifest,
-    ExtractorInfo,
-    Null,
     PromptRecord,
     SamplesManifest,
-    Selection,
     TrainRow,
 )
 from loupe.run_files import Cells, Problem, RunFiles, listing, signature
@@ -80,6 +77,8 @@ class MetricColumn:
     real: float | None
     """The same score of the real validation images."""
     target: float | None
+    controls: dict[str, float] = field(default_factory=dict)
+    """Noise, blank white, shuffled captions -> the same score of theirs."""
 
 
 class RunStore:
@@ -163,7 +162,7 @@ class RunStore:
         rows = self.files.table(
             self.paths.metrics / "per_image.csv",
             required=("prompt_id", "seed_index", "step"),
-            text=("prompt_id", "file", "sha256", "invalid_reason", "colour"),
+            text=("prompt_id", "file", "sha256", "invalid_reason", "colour", "nearest_train"),
             made_by="evaluate",
         )
         return {(str(r["prompt_id"]), int(r["seed_index"]), int(r["step"])): r for r in rows or ()}
@@ -286,4 +285,5 @@ def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricCo
         null=evaluation.nulls.get(spec.key),
         real=evaluation.real_scores.get(spec.key),
         target=evaluation.targets.get(spec.key),
+        controls={name: scores[spec.key] for name, scores in evaluation.controls.items() if spec.key in scores},
     )

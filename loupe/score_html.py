@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from loupe.evaluation_records import Selection
 from loupe.paths import step_name
-from loupe.records import Selection
 from loupe.run_store import MetricColumn, Score, StepScores
 from loupe.wording import direction, interval, number, step_label
 

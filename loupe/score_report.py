@@ -1,4 +1,7 @@
-"""The scores of a run as a Markdown table, for README, model cards and terminals. It reads through RunStore only."""
+"""The scores of a run as a Markdown table, for README, model cards and terminals. It reads through RunStore only.
+
+Only headline metrics have a column: all of them are in metrics/checkpoints.csv.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ _DIRECTION = {"higher": "higher is better", "lower": "lower is better", "closer 
 
 
 def score_report(store: RunStore) -> str:
-    """Return a row per checkpoint and the null or real value of each score; '' when there are no scores yet."""
-    rows, metrics = store.scores(), store.metrics()
+    """Return a row per checkpoint, the null or real value of each score and the controls'; '' without scores."""
+    rows, metrics = store.scores(), tuple(column for column in store.metrics() if column.spec.headline)
     if not rows:
         return ""
     head = ["checkpoint", "pictures", *(f"`{column.spec.key}`, {_direction(column)}" for column in metrics)]
     lines = [_line(head), _line(["---"] * len(head))]
     lines += [_line(_cells(row, metrics)) for row in rows]
     lines.append(_line(["real photos", "", *(_reference(column) for column in metrics)]))
+    for name in dict.fromkeys(name for column in metrics for name in column.controls):
+        lines.append(_line([name, "", *(_control(column.controls.get(name)) for column in metrics)]))
     return "\n".join(lines)
 
 
@@ -40,6 +45,10 @@ def _reference(column: MetricColumn) -> str:
     if null is not None and null.n_b:
         return f"{null.mean:.3g} [{null.lo:.3g}, {null.hi:.3g}]"
     return "–" if column.real is None else f"{column.real:.3g}"
+
+
+def _control(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _line(cells: list[str]) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, read_records, write_json
+from loupe.evaluation_records import ReferenceManifest, Selection
 from loupe.params import Params
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest, ReferenceManifest, Selection
+from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 
@@ -29,6 +30,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics import tables
     from loupe.metrics.evaluation import evaluate_samples
     from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
@@ -48,11 +50,12 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     photos = photo_rows(captions, paths.dataset)
 
     rendered = _render(params, paths, store, captions, step=selection.step)
-    real = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
+    measured = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
+    real = RealPhotos(train=train, held_out=measured.images)
     evaluated = evaluate_samples(
         rendered.manifest,
         paths.confirmation,
-        real=real.images,
+        real=real,
         extractors=extractors,
         store=store,
         batch_size=settings.batch_size,
@@ -65,9 +68,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     scalars = tables.final(
         evaluated,
         extractors.infos,
-        nulls=real_nulls(train, real.images, evaluated.specs, **draws),
-        real_scores=real_scores(real.images, evaluated.specs, **draws),
-        n_real=len(real.images),
+        nulls=real_nulls(real, evaluated.specs, **draws),
+        real_scores=real_scores(real, evaluated.specs, **draws),
         verdict=selection.verdict,
     )
     write_json(paths.metrics / "final.json", scalars)

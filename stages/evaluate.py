@@ -1,8 +1,8 @@
 """Score the base model and every checkpoint: per checkpoint and per picture, with intervals paired by prompt.
 
-Reads data/samples, data/reference and the extractors; writes metrics/checkpoints.csv, metrics/per_image.csv,
-metrics/summary.json and data/evaluation, its manifest last. Features of pictures that were measured before come from
-the work store; when all are there, no network is loaded.
+Reads data/samples, data/reference, metrics/validation.csv and the extractors; writes checkpoints.csv, per_image.csv,
+overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last. Features of pictures that were
+measured before come from the work store; when all are there, no network is loaded.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file, write_csv, write_json, write_record
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.params import Params
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import EvaluationManifest, ReferenceManifest, SamplesManifest
+from loupe.records import SamplesManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore, library_versions
 
@@ -31,8 +32,10 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     import numpy as np
 
     from loupe.diffusion.device import choose_device, device_identity
+    from loupe.metrics.controls import control_scores
     from loupe.metrics.evaluation import evaluate_samples
     from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
 
     settings = params.evaluate
@@ -44,26 +47,28 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     extractors.require_same(reference.extractors)
-    real = read_image_set(paths.reference, "val", reference.files, made_by="reference")
+    train, val = (read_image_set(paths.reference, s, reference.files, made_by="reference") for s in ("train", "val"))
+    real = RealPhotos(train=train, held_out=val)
+    common = {"extractors": extractors, "store": store, "batch_size": settings.batch_size}
     evaluated = evaluate_samples(
         samples,
         paths.samples,
         real=real,
-        extractors=extractors,
-        store=store,
-        batch_size=settings.batch_size,
         n_draws=settings.bootstrap_draws,
         rng=np.random.default_rng([params.seed, 3]),
         made_by="generate",
+        **common,
     )
-    _write_metrics(paths.metrics, evaluated, reference, n_real=len(real))
+    controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
+    _write_metrics(paths.metrics, evaluated, reference)
     files = _write_features(empty_folder(paths.evaluation), evaluated)
     manifest = EvaluationManifest(
         extractors=extractors.infos,
         metric_keys=tuple(evaluated.specs),
         nulls=reference.nulls,
         real_scores=reference.real_scores,
-        n_real=len(real),
+        controls=controls,
+        n_real=evaluated.n_real,
         samples_sha256=sha256_file(paths.samples / "manifest.json"),
         reference_sha256=sha256_file(paths.reference / "manifest.json"),
         targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
@@ -77,14 +82,17 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     report_counts("evaluate", computed=evaluated.measured.computed, reused=evaluated.measured.reused)
 
 
-def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManifest, *, n_real: int) -> None:
+def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManifest) -> None:
     from loupe.metric_specs import checkpoint_columns
-    from loupe.metrics import tables
+    from loupe.metrics import overfitting, tables
 
-    rows = tables.checkpoint_rows(evaluated, n_real=n_real)
+    rows = tables.checkpoint_rows(evaluated)
     write_csv(folder / "checkpoints.csv", checkpoint_columns(evaluated.specs), rows)
     write_csv(folder / "per_image.csv", tables.per_image_columns(evaluated.specs), tables.per_image_rows(evaluated))
-    write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls, n_real=n_real))
+    losses = overfitting.read_validation_losses(folder / "validation.csv")
+    signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
+    write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs), signs)
+    write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls))
 
 
 def _write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:

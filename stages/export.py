@@ -17,7 +17,8 @@ def export(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion.export import export_checkpoint, read_evidence
     from loupe.diffusion.model_card import SuggestedSettings
     from loupe.diffusion.sample_plan import read_adapter_source
-    from loupe.records import DatasetManifest, Selection
+    from loupe.evaluation_records import Selection
+    from loupe.records import DatasetManifest
 
     del store  # converting takes less time than finding it again
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")

@@ -6,9 +6,10 @@ Reads data/dataset (never its test split) and the extractors; writes data/refere
 from __future__ import annotations
 
 from loupe.atomic_io import empty_folder, read_record, read_records, write_record
+from loupe.evaluation_records import ReferenceManifest
 from loupe.params import GenerateParams, Params
 from loupe.paths import ProjectPaths
-from loupe.records import CaptionRecord, DatasetManifest, ReferenceManifest
+from loupe.records import CaptionRecord, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 
@@ -22,6 +23,7 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.metric_specs import applicable_specs
     from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import write_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
@@ -42,15 +44,15 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         measured[split] = measure_images(
             rows, extractors, store, batch_size=params.evaluate.batch_size, what=f"reference: {split} photos"
         )
-    train, val = measured["train"].images, measured["val"].images
+    real = RealPhotos(train=measured["train"].images, held_out=measured["val"].images)
 
     specs = applicable_specs(extractors.infos)
     options = {
         "n_generated": _n_generated(params.generate, n_val=dataset.n_examples["val"]),
         "n_draws": params.evaluate.null_draws,
     }
-    nulls = real_nulls(train, val, specs, rng=np.random.default_rng([params.seed, 1]), **options)
-    scores = real_scores(val, specs, rng=np.random.default_rng([params.seed, 2]), **options)
+    nulls = real_nulls(real, specs, rng=np.random.default_rng([params.seed, 1]), **options)
+    scores = real_scores(real, specs, rng=np.random.default_rng([params.seed, 2]), **options)
 
     folder = empty_folder(paths.reference)
     files = {}

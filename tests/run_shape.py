@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import DEMO_CLASSIFIER, DEMO_CLIP
-from loupe.records import BaseModelInfo, ExtractorInfo, PromptRecord
+from loupe.records import BaseModelInfo, PromptRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 NASTY = "a <script>alert(1)</script> *bold* :red[x] [link](https://example.org/) & <img src=x onerror=alert(2)> shoe"

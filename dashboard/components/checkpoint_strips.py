@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from html import escape
 
 from dashboard.components.markup import picture
-from loupe.records import PromptRecord, Selection
+from loupe.evaluation_records import Selection
+from loupe.records import PromptRecord
 from loupe.run_samples import SampleView
 from loupe.score_html import recommended_chip
 from loupe.wording import step_label

@@ -11,7 +11,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from loupe.records import Selection, TrainRow
+from loupe.evaluation_records import Selection
+from loupe.records import TrainRow
 from loupe.run_store import MetricColumn, StepScores
 from loupe.wording import DIRECTIONS
 

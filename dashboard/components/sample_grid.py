@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from html import escape
 
 from dashboard.components.markup import picture
+from loupe.evaluation_records import Selection
 from loupe.metric_specs import MetricSpec
-from loupe.records import BASE_STEP, PromptRecord, Selection
+from loupe.records import BASE_STEP, PromptRecord
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
 from loupe.score_html import recommended_chip

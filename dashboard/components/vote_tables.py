@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.components.curves import NULL, SCORE
 from dashboard.components.markup import facts, headline
-from loupe.records import Selection
+from loupe.evaluation_records import Selection
 from loupe.vote_html import agreement_table, strength_note, strength_table, vote_table
 from loupe.vote_results import ReviewerChecks, VoteResults
 from loupe.vote_statistics import Strengths

@@ -13,9 +13,9 @@ from dashboard.components.checkpoint_strips import checkpoint_strips
 from dashboard.components.curves import loss_chart, reference_key, score_chart
 from dashboard.components.markup import facts, stage_rail, state_banner
 from dashboard.current_run import current_store
+from loupe.evaluation_records import EvaluationManifest
 from loupe.final_html import final_note, final_table
 from loupe.paths import SPLITS
-from loupe.records import EvaluationManifest
 from loupe.run_state import RunState, run_state
 from loupe.run_store import RunStore
 from loupe.score_html import score_table

@@ -15,8 +15,9 @@ from loupe.diffusion.export_lora import ExportLabels, export_adapter, exported_f
 from loupe.diffusion.model_card import Evidence, ScoreLine, SuggestedSettings, model_card
 from loupe.diffusion.sample_plan import AdapterSource, verified_adapters
 from loupe.errors import PipelineError
+from loupe.evaluation_records import Selection
 from loupe.metric_specs import metric_specs
-from loupe.records import BASE_STEP, DatasetManifest, ExportManifest, Selection
+from loupe.records import BASE_STEP, DatasetManifest, ExportManifest
 
 CARD_FILE = "README.md"
 

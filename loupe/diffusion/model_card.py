@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.export_lora import DIFFUSERS_FILE, ExportLabels
 from loupe.diffusion.sampling import SAMPLER
-from loupe.records import DatasetManifest, Selection
+from loupe.evaluation_records import Selection
+from loupe.records import DatasetManifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,25 +9,35 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, Array, ImageSet
+from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, Array, ImageSet, RealPhotos
 
 RING_SHARE = 0.06
 """Width of the border ring as a share of the shorter side."""
 WHITE_FROM = 240
 """A pixel is white when min(R, G, B) is at least this."""
 PASSES_FROM = 0.99
-"""An image passes when at least this share of its ring is white."""
+"""An image passes when at least this share of its ring is white, or as much as in 99 % of the train photos."""
 
 
-def background_passes(images: ImageSet) -> Array:
-    """Return [N]: 1 where at least 99 % of the border ring is white, else 0."""
-    return (images.array(BACKGROUND_WHITE_SHARE) >= PASSES_FROM).astype(np.float64)
+def background_passes(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [N]: 1 where the share of white in the border ring is inside the real photos' band, else 0.
+
+    The band begins at 99 %, or at the train photos' 1st percentile where theirs is less white.
+    """
+    least = min(PASSES_FROM, float(np.percentile(real.train.array(BACKGROUND_WHITE_SHARE), 1)))
+    return (images.array(BACKGROUND_WHITE_SHARE) >= least).astype(np.float64)
 
 
 def background_white_share(image_HWC: NDArray[np.uint8]) -> float:
     """Return the share of white pixels in the 6 % border ring of one RGB image (uint8 0..255)."""
-    height, width = image_HWC.shape[:2]
+    ring = border_ring(image_HWC.shape[:2])
+    return float((image_HWC[ring].min(axis=1) >= WHITE_FROM).mean())
+
+
+def border_ring(size_HW: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return [H, W]: True in the border ring."""
+    height, width = size_HW
     ring_px = max(1, round(RING_SHARE * min(height, width)))
     ring = np.ones((height, width), dtype=bool)
     ring[ring_px : height - ring_px, ring_px : width - ring_px] = False
-    return float((image_HWC[ring].min(axis=1) >= WHITE_FROM).mean())
+    return ring

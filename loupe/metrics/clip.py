@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError, nearest_names
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import DEMO_CLIP
 from loupe.metrics.images import Pixels
 from loupe.metrics.networks import inference, require_trained
-from loupe.records import ExtractorInfo
 
 CONFIG = "open_clip_config.json"
 SAFETENSORS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import DEMO_CLASSIFIER
 from loupe.metrics.images import Pixels, stacked
 from loupe.metrics.networks import inference, require_trained
-from loupe.records import ExtractorInfo
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from loupe.metric_specs import MetricSpec, applicable_specs
 from loupe.metrics.extractors import Extractors
-from loupe.metrics.image_set import ImageSet
+from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.measure import Measured, measure_images
 from loupe.metrics.samples import sample_rows, sets_by_step
 from loupe.metrics.scoring import Resampling, StepScores, resampling_of, score_steps
@@ -30,6 +30,8 @@ class Evaluated:
     measured: Measured
     sets: Mapping[int, ImageSet]
     """Step -> its valid images."""
+    real: RealPhotos
+    """What they were compared with."""
     specs: Mapping[str, MetricSpec]
     scores: tuple[StepScores, ...]
     """Ascending by step, the base model first."""
@@ -44,6 +46,11 @@ class Evaluated:
     def n_images(self) -> int:
         """Pictures per step, valid or not."""
         return len(self.prompts) * self.manifest.seeds_per_prompt
+
+    @property
+    def n_real(self) -> int:
+        """Photos that distances are taken from."""
+        return len(self.real.held_out)
 
     @property
     def absent(self) -> dict[str, str]:
@@ -68,7 +75,7 @@ def evaluate_samples(
     manifest: SamplesManifest,
     folder: Path,
     *,
-    real: ImageSet,
+    real: RealPhotos,
     extractors: Extractors,
     store: WorkStore,
     batch_size: int,
@@ -87,5 +94,11 @@ def evaluate_samples(
     resampling = resampling_of(tuple(prompt.prompt_id for prompt in manifest.prompts), n_draws, rng)
     scores = score_steps(sets, real, specs, resampling)
     return Evaluated(
-        manifest=manifest, measured=measured, sets=sets, specs=specs, scores=tuple(scores), resampling=resampling
+        manifest=manifest,
+        measured=measured,
+        sets=sets,
+        real=real,
+        specs=specs,
+        scores=tuple(scores),
+        resampling=resampling,
     )

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, problems_message
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metrics.clip import ClipNetwork, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
 from loupe.metrics.inception import find_inception, inception_info, load_inception
-from loupe.records import ExtractorInfo
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 DEMO = "demo"
@@ -96,7 +96,8 @@ def resolve_extractors(*, inception: str, clip: str, demo_folder: Path, machine:
 
 def pixel_measure_kind() -> str:
     """Return the work store's kind of what is measured from pixels without a network."""
-    return _store_kind("pixels", {}, (HERE / "background.py", HERE / "images.py"), ("numpy", "pillow"))
+    code = ("background.py", "colour_families.py", "images.py", "pixel_measures.py", "silhouette.py")
+    return _store_kind("pixels", {}, [HERE / name for name in code], ("numpy", "pillow", "scipy"))
 
 
 def _kept(problems: list[str], resolve: Callable[[], Extractor]) -> Extractor | None:

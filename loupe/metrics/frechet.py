@@ -11,30 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from loupe.metrics.image_set import FEATURES, Array, ImageSet, require_images
+from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
 
 LEAST_IMAGES = 2
 """A covariance needs two."""
 
 
-def frechet_score(images: ImageSet, real: ImageSet) -> float:
+def frechet_score(images: ImageSet, real: RealPhotos) -> float:
     """Return the squared Fréchet distance of the images from the real ones.
 
     Raises TooFewImagesError when either side has fewer than two.
     """
     require_images(images, LEAST_IMAGES, "a Fréchet distance")
-    require_images(real, LEAST_IMAGES, "the real side of a Fréchet distance")
-    return frechet_distance(images.array(FEATURES), real.array(FEATURES))
+    require_images(real.held_out, LEAST_IMAGES, "the real side of a Fréchet distance")
+    return frechet_distance(images.array(FEATURES), real.held_out.array(FEATURES))
 
 
-def frechet_resamples(images: ImageSet, real: ImageSet, counts_RN: NDArray) -> Array:
+def frechet_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return the distance from `real` under each resample: image n taken counts_RN[r, n] times.
 
     Only differences between checkpoints under the *same* counts are meaningful: repeated images narrow the cloud, so
     the distances themselves are biased (facts: a naive bootstrap interval of FID misses the truth).
     """
-    require_images(real, LEAST_IMAGES, "the real side of a Fréchet distance")
-    return frechet_distance_resamples(images.array(FEATURES), real.array(FEATURES), counts_RN)
+    require_images(real.held_out, LEAST_IMAGES, "the real side of a Fréchet distance")
+    return frechet_distance_resamples(images.array(FEATURES), real.held_out.array(FEATURES), counts_RN)
 
 
 def frechet_distance(features_ND: NDArray, real_MD: NDArray) -> float:

@@ -25,7 +25,21 @@ CLIP_IMAGE = "clip.image"
 CLIP_TEXT = "clip.text"
 """[N, D] float32, of the prompt of each row."""
 BACKGROUND_WHITE_SHARE = "pixels.background_white_share"
-"""[N] float64 in [0, 1]."""
+"""[N] float64 in [0, 1], of the border ring."""
+FOREGROUND_SHARE = "pixels.foreground_share"
+"""[N] float64 in [0, 1], of the picture that the product takes; 0 where none is seen."""
+CENTRE_OFFSET = "pixels.centre_offset"
+"""[N] float64, of the product's bounding box, as a share of the picture's longer side."""
+TOUCHES_BORDER = "pixels.touches_border"
+"""[N] float64, 1 where the product reaches an edge."""
+N_OBJECTS = "pixels.n_objects"
+"""[N] float64, connected things of more than 1 % of the picture."""
+SHARPNESS = "pixels.sharpness"
+"""[N] float64, variance of the Laplacian inside the product, in grey levels squared."""
+COLOUR_SHARES = "pixels.colour_shares"
+"""[N, F] float64, shares of the product's pixels in each of colour_families.FAMILIES."""
+ASKED_FAMILY = "pixels.asked_family"
+"""[N] int64, the family that the prompt or caption asks for; -1 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,21 @@ class ImageSet:
         picked = np.asarray(indices, dtype=np.int64)
         arrays = {name: array[picked] for name, array in self.arrays.items()}
         return ImageSet(cells=tuple(self.cells[i] for i in picked), arrays=arrays)
+
+    def prompt_index(self) -> NDArray[np.int64]:
+        """Return [N]: a number from 0 on per distinct prompt, in the order in which they first occur."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(prompt, len(numbers)) for prompt, _ in self.cells], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RealPhotos:
+    """The real side of every comparison; each photo is a prompt of its own."""
+
+    train: ImageSet
+    """What the adapter was trained on: bands of pixel measures, and what could be memorised."""
+    held_out: ImageSet
+    """What distances are taken from: the val photos, in `confirm` the test photos."""
 
 
 class TooFewImagesError(PipelineError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,23 @@ class ImageFile:
 
     path: Path
     sha256: str
+
+    def pixels(self) -> Pixels:
+        """Decode the file, which must have been checked; PipelineError when it is no RGB picture."""
+        return read_pixels(self)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """A picture that is in no file: a control, drawn when it is asked for."""
+
+    sha256: str
+    """Of its pixels' bytes."""
+    draw: Callable[[], Pixels]
+
+    def pixels(self) -> Pixels:
+        """Draw it anew; the same bytes every time."""
+        return self.draw()
 
 
 def check_image_files(files: Sequence[ImageFile], *, where: str, made_by: str) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from loupe.errors import PipelineError
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import STANDARD_INCEPTION
 from loupe.metrics.images import Pixels, stacked
 from loupe.metrics.networks import inference
-from loupe.records import ExtractorInfo
 
 FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

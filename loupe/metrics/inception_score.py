@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.metrics.image_set import LOGITS, Array, ImageSet, require_images
+from loupe.metrics.image_set import LOGITS, Array, ImageSet, RealPhotos, require_images
 
 LEAST_IMAGES = 2
 """One image always scores 1."""
 
 
-def inception_score(images: ImageSet, real: ImageSet | None = None) -> float:
+def inception_score(images: ImageSet, real: RealPhotos) -> float:
     """Return the score of the images; `real` is not looked at (every set metric is called alike).
 
     Raises TooFewImagesError below two images.
@@ -26,7 +26,7 @@ def inception_score(images: ImageSet, real: ImageSet | None = None) -> float:
     return inception_score_of_logits(images.array(LOGITS))
 
 
-def inception_score_resamples(images: ImageSet, real: ImageSet | None, counts_RN: NDArray) -> Array:
+def inception_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return the score under each resample: image n taken counts_RN[r, n] times. NaN where a resample is empty."""
     del real
     return inception_score_of_logits_resamples(images.array(LOGITS), counts_RN)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loupe.metrics import image_set as names
-from loupe.metrics.background import background_white_share
+from loupe.metrics.colour_families import family_index
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import Compute, Gathered, gather_arrays
 from loupe.metrics.image_set import ImageSet, asked_colour_classes
-from loupe.metrics.images import ImageFile, Pixels, read_pixels
+from loupe.metrics.images import ImageFile, MadeImage, Pixels
+from loupe.metrics.pixel_measures import measure_pixels
 from loupe.workstore import WorkStore
 
 
@@ -24,7 +25,7 @@ class ImageRow:
 
     cell: tuple[str, int]
     """(prompt id, seed index), or (image id, 0) for a real photo."""
-    file: ImageFile
+    file: ImageFile | MadeImage
     text: str
     """Its prompt or caption."""
     colour: str | None
@@ -56,13 +57,13 @@ def measure_images(
 
     def gather(name: str, kind: str, load: Callable[[], Compute]) -> Gathered:
         def read(index: int) -> Pixels:
-            return read_pixels(rows[index].file)
+            return rows[index].file.pixels()
 
         return gather_arrays(store, kind, hashes, read=read, load=load, batch_size=batch_size, what=f"{what}: {name}")
 
     inception = gather(extractors.inception.info.name, extractors.inception.kind, extractors.inception.load)
     pictures = gather(clip.info.name, clip.kind, lambda: clip.load().images)
-    pixels = gather("pixels", pixel_measure_kind(), lambda: _measure_pixels)
+    pixels = gather("pixels", pixel_measure_kind(), lambda: measure_pixels)
     prompts = gather_arrays(
         store,
         f"{clip.kind}-texts",
@@ -74,6 +75,7 @@ def measure_images(
         unit="text",
     )
     arrays = _named_arrays(inception.arrays, pictures.arrays, prompts.arrays, pixels.arrays)
+    arrays[names.ASKED_FAMILY] = np.array([family_index(row.colour) for row in rows], dtype=np.int64)
     if names.COLOUR_LOGITS in arrays:
         arrays[names.ASKED_COLOUR] = asked_colour_classes([row.colour for row in rows], extractors.inception.colours)
     parts = (inception, pictures, pixels, prompts)
@@ -97,13 +99,9 @@ def _named_arrays(
         names.COLOUR_LOGITS: inception.get("colour_logits"),
         names.CLIP_IMAGE: pictures.get("image"),
         names.CLIP_TEXT: prompts.get("text"),
-        names.BACKGROUND_WHITE_SHARE: pixels.get("background_white_share"),
+        **{f"pixels.{name}": array for name, array in pixels.items()},
     }
     return {name: array for name, array in found.items() if array is not None}
-
-
-def _measure_pixels(images: Sequence[Pixels]) -> Mapping[str, NDArray]:
-    return {"background_white_share": np.array([background_white_share(image) for image in images])}
 
 
 def _long_texts(texts: Sequence[str], arrays: Mapping[str, NDArray]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.metric_specs import MetricSpec
+from loupe.metric_specs import MetricSpec, has_interval
 from loupe.metrics.bootstrap import (
     LEAST_PROMPTS,
     Interval,
@@ -23,7 +23,7 @@ from loupe.metrics.bootstrap import (
     percentile_interval,
     resample_prompts,
 )
-from loupe.metrics.image_set import Array, ImageSet, TooFewImagesError
+from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
 from loupe.records import BASE_STEP
 
 
@@ -69,9 +69,9 @@ def resolve_compute(name: str) -> Any:
 
 
 def score_steps(
-    sets: Mapping[int, ImageSet], real: ImageSet, specs: Mapping[str, MetricSpec], resampling: Resampling
+    sets: Mapping[int, ImageSet], real: RealPhotos, specs: Mapping[str, MetricSpec], resampling: Resampling
 ) -> list[StepScores]:
-    """Score every step's valid images against the real ones, ascending by step; step 0 is the base model."""
+    """Score every step's valid images against the real photos, ascending by step; step 0 is the base model."""
     base = sets[BASE_STEP]
     scored = []
     for step in sorted(sets):
@@ -94,7 +94,7 @@ def _add_differences(
     base_scores: StepScores,
     pair: tuple[ImageSet, ImageSet],
     *,
-    real: ImageSet,
+    real: RealPhotos,
     specs: Mapping[str, MetricSpec],
     resampling: Resampling,
 ) -> None:
@@ -112,24 +112,37 @@ def _add_differences(
         scores.differences[key] = Estimate(a.value - b.value, draws, percentile_interval(draws))
 
 
-def estimate(images: ImageSet, real: ImageSet, spec: MetricSpec, resampling: Resampling) -> Estimate:
+def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: Resampling) -> Estimate:
     """Return one metric of one set of images.
 
-    Only a mean over images gets an interval of its own: repeated images bias the bootstrap of a set metric. Raises
-    TooFewImagesError when there is no value.
+    Raises TooFewImagesError when there is no value.
     """
     counts = resampling.counts_of(images)
     compute = resolve_compute(spec.compute)
     if spec.level == "image":
-        values = compute(images)
-        if not np.isfinite(values).any():
-            raise TooFewImagesError("no image has a value" if len(values) else "there is no valid image")
-        draws = mean_resamples(values, counts)
-        return Estimate(value=float(np.nanmean(values)), draws=draws, interval=percentile_interval(draws))
+        values = compute(images, real)
+        value, draws = _mean_of_finite(values), mean_resamples(values, counts)
+        return Estimate(value=value, draws=draws, interval=percentile_interval(draws))
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     value = compute(images, real)
-    return Estimate(value=value, draws=resolve_compute(spec.resamples)(images, real, counts), interval=None)
+    draws = resolve_compute(spec.resamples)(images, real, counts) if len(counts) else np.zeros(0)
+    return Estimate(value=value, draws=draws, interval=percentile_interval(draws) if has_interval(spec) else None)
+
+
+def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:
+    """Return one metric of one set of images without any resampling.
+
+    Raises TooFewImagesError when there is no value.
+    """
+    result = resolve_compute(spec.compute)(images, real)
+    return _mean_of_finite(result) if spec.level == "image" else float(result)
+
+
+def _mean_of_finite(values_N: Array) -> float:
+    if not np.isfinite(values_N).any():
+        raise TooFewImagesError("no image has a value" if len(values_N) else "there is no valid image")
+    return float(np.nanmean(values_N))
 
 
 def common_cells(a: ImageSet, b: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -1,11 +1,13 @@
 """Which checkpoint to recommend, or that there is no clear winner; a fixed rule over scores and bootstrap draws.
 
-1. Gates: at most `max_invalid` invalid pictures, at least `min_background_ok` clean backgrounds, and a text-image score
-   not below the base model's.
-2. Of those, only checkpoints whose Fréchet distance is below the base model's.
-3. The best is the one with the lowest distance; tied are those whose paired difference to it may be 0 (95 % interval).
-4. The earliest of the tied is recommended: it is as good, and least trained.
-Claims against base (1 and 2) are corrected by Holm over all checkpoints. Where nothing passes there is no clear winner.
+1. Gates: invalid pictures, white background, centring, memorised pictures, and a text-image score not below the base's.
+2. Of those, the checkpoints whose merit is above the base model's. Merit is the weighted sum of the gains over base in
+   distance, text-image gap, colour and diversity, each in units of the bootstrap deviation of such gains.
+3. Of those, the Pareto front: no other is at least as good in every criterion and better in one.
+4. The best has the highest merit; tied are those whose paired difference to it may be 0 (95 % interval).
+5. The earliest of the tied is recommended: it is as good, and least trained.
+Claims against base (1 and 2) are corrected by Holm over all checkpoints. Where nothing is above base there is no clear
+winner. Weights and gates come from params.yaml, i.e. from before the run.
 """
 
 from __future__ import annotations
@@ -14,29 +16,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loupe.metrics.bootstrap import draws_needed, holm_adjusted, percentile_interval, sign_p_value
+import numpy as np
+
+from loupe.metrics.bootstrap import Interval, draws_needed, holm_adjusted, percentile_interval, sign_p_value
 from loupe.metrics.image_set import Array
-from loupe.records import Selection
+from loupe.metrics.selection_evidence import Gates, StepEvidence, failed_gates
 
 LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class StepEvidence:
-    """What is known of one checkpoint (or of the base model); a score that could not be computed is None."""
+class Merit:
+    """A checkpoint's gains over base, summed; `draws` are empty where there are no bootstrap draws."""
 
-    step: int
-    n_used: int
-    invalid_count: int
-    background_ok: float | None
-    distance: float | None
-    """Of the ranking metric, lower is better."""
-    text_score: float | None
-    distance_draws: Array
-    """Bootstrap draws [R], the same resamples for every checkpoint; empty when there are none."""
-    distance_gain: Array
-    """Draws of the paired difference to base of `distance`."""
-    text_gain: Array
+    value: float
+    draws: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,91 +40,113 @@ class Comparison:
     verdict: Literal["selected", "no clear winner"]
     chosen: StepEvidence
     best: StepEvidence | None
-    """Lowest distance among the eligible; None when nothing is eligible or ranked."""
+    """Highest merit on the front; None when nothing passes the gates or nothing can be compared."""
+    front: tuple[int, ...]
     tied: tuple[int, ...]
     gates_failed: dict[int, str]
-    distance_p: dict[int, float]
-    """Step -> Holm-adjusted p-value of its distance being equal to base's."""
-    text_p: dict[int, float]
+    criteria: dict[str, str]
+    """Criterion -> metric key, of those that every checkpoint with pictures has a gain in and whose weight is not 0."""
+    merits: dict[int, Merit]
+    merit_p: dict[int, float]
+    """Step -> Holm-adjusted p-value of its merit being base's."""
     draws_short_of: int | None
     """Draws that a claim would need after correction, when there are fewer."""
 
+    def to_best(self, step: int) -> tuple[float, Interval | None]:
+        """Return the step's merit minus the best one's, and its paired interval."""
+        if self.best is None:
+            raise ValueError("there is no best checkpoint to compare with")
+        a, b = self.merits[step], self.merits[self.best.step]
+        return a.value - b.value, percentile_interval(a.draws - b.draws)
+
 
 def compare_checkpoints(
-    checkpoints: Sequence[StepEvidence], *, text_key: str, min_background_ok: float, max_invalid: int
+    checkpoints: Sequence[StepEvidence], *, keys: Mapping[str, str], weights: Mapping[str, float], gates: Gates
 ) -> Comparison:
-    """Apply the rule to the checkpoints (without base), ascending by step."""
-    distance_p = holm_adjusted({c.step: sign_p_value(c.distance_gain) for c in checkpoints if len(c.distance_gain)})
+    """Apply the rule to the checkpoints (without base), ascending by step; `keys` is criterion -> metric key."""
     text_p = holm_adjusted({c.step: sign_p_value(c.text_gain) for c in checkpoints if len(c.text_gain)})
     failed = {}
     for checkpoint in checkpoints:
-        gates = _gates_failed(checkpoint, text_p.get(checkpoint.step), text_key, min_background_ok, max_invalid)
-        if gates:
-            failed[checkpoint.step] = "; ".join(gates)
-    ranked = [c for c in checkpoints if c.distance is not None]
-    eligible = [c for c in ranked if c.step not in failed]
-    better = [c for c in eligible if _is_lower(c.distance_gain, distance_p.get(c.step))]
-    pool = better or eligible
-    best = min(pool, key=_distance) if pool else None
-    tied = [c for c in pool if best is not None and _may_be_equal(c, best)]
-    fallback = min(ranked, key=_distance) if ranked else checkpoints[-1]
-    n_draws = max((len(c.distance_gain) for c in checkpoints), default=0)
-    needed = draws_needed(len(distance_p), LEVEL) if distance_p else 0
+        reasons = failed_gates(
+            checkpoint, gates, worse_text=_is_clear(-checkpoint.text_gain, text_p.get(checkpoint.step))
+        )
+        if reasons:
+            failed[checkpoint.step] = "; ".join(reasons)
+    criteria = _usable(checkpoints, keys, weights)
+    merits = _merits(checkpoints, {name: weights[name] for name in criteria})
+    merit_p = holm_adjusted({step: sign_p_value(m.draws) for step, m in merits.items() if len(m.draws)})
+    eligible = [c for c in checkpoints if c.step in merits and c.step not in failed]
+    better = [c for c in eligible if _is_clear(merits[c.step].draws, merit_p.get(c.step))]
+    front = pareto_front(better or eligible, criteria)
+    best = max(front, key=lambda c: merits[c.step].value) if front else None
+    tied = [c for c in front if best is not None and _may_be_equal(merits[c.step], merits[best.step])]
+    fallback = max((c for c in checkpoints if c.step in merits), key=lambda c: merits[c.step].value, default=None)
+    n_draws = max((len(m.draws) for m in merits.values()), default=0)
+    needed = draws_needed(len(merit_p), LEVEL) if merit_p else 0
     return Comparison(
         verdict="selected" if better else "no clear winner",
-        chosen=tied[0] if tied else fallback,
+        chosen=tied[0] if tied else fallback or checkpoints[-1],
         best=best,
+        front=tuple(c.step for c in front),
         tied=tuple(c.step for c in tied),
         gates_failed=failed,
-        distance_p=distance_p,
-        text_p=text_p,
+        criteria={name: keys[name] for name in criteria},
+        merits=merits,
+        merit_p=merit_p,
         draws_short_of=needed if n_draws < needed else None,
     )
 
 
-def selection_record(comparison: Comparison, reason: str, names: Mapping[int, str]) -> Selection:
-    """Return what goes into metrics/selection.json."""
-    return Selection(
-        verdict=comparison.verdict,
-        step=comparison.chosen.step,
-        reason=reason,
-        gates_failed={names[step]: gates for step, gates in comparison.gates_failed.items()},
-        tied_steps=comparison.tied,
-    )
+def pareto_front(checkpoints: Sequence[StepEvidence], criteria: Sequence[str]) -> list[StepEvidence]:
+    """Return the checkpoints that no other equals or beats in every criterion while beating it in one."""
+    gains = {c.step: np.array([c.gains[name].value for name in criteria]) for c in checkpoints}
+
+    def beaten(step: int) -> bool:
+        own = gains[step]
+        return any((other >= own).all() and (other > own).any() for other in gains.values())
+
+    return [c for c in checkpoints if not beaten(c.step)]
 
 
-def _gates_failed(
-    checkpoint: StepEvidence, text_p: float | None, text_key: str, min_background_ok: float, max_invalid: int
-) -> list[str]:
-    gates = []
-    if checkpoint.invalid_count > max_invalid:
-        gates.append(f"{checkpoint.invalid_count} invalid pictures, allowed {max_invalid}")
-    if checkpoint.background_ok is None:
-        gates.append("no background_ok: no valid picture")
-    elif checkpoint.background_ok < min_background_ok:
-        gates.append(f"background_ok {checkpoint.background_ok:.3g}, required {min_background_ok:g}")
-    if _is_lower(checkpoint.text_gain, text_p):
-        gates.append(f"{text_key} below the base model's")
-    return gates
+def _usable(checkpoints: Sequence[StepEvidence], keys: Mapping[str, str], weights: Mapping[str, float]) -> list[str]:
+    """Return the criteria that count and that every checkpoint with pictures has."""
+    drawn = [c for c in checkpoints if c.n_used]
+    return [name for name in keys if weights[name] > 0 and drawn and all(name in c.gains for c in drawn)]
 
 
-def _is_lower(gain: Array, adjusted_p: float | None) -> bool:
-    """Whether a difference to base is below 0 beyond chance."""
+def _merits(checkpoints: Sequence[StepEvidence], weights: Mapping[str, float]) -> dict[int, Merit]:
+    """Return step -> merit; none where there is no criterion."""
+    scored = [c for c in checkpoints if weights and all(name in c.gains for name in weights)]
+    units = {name: _unit([c.gains[name].draws for c in scored]) for name in weights}
+    scales = {name: weight / units[name] if units[name] > 0 else 0.0 for name, weight in weights.items()}
+    return {
+        c.step: Merit(
+            value=sum(scale * c.gains[name].value for name, scale in scales.items()),
+            draws=np.sum([scale * c.gains[name].draws for name, scale in scales.items()], axis=0),
+        )
+        for c in scored
+    }
+
+
+def _unit(draws: Sequence[Array]) -> float:
+    """Return the root mean variance of the gains' draws; 1 without draws, where nothing can be claimed anyway.
+
+    0, and with it no weight, where no checkpoint ever differs from base.
+    """
+    if not all(len(d) for d in draws):
+        return 1.0
+    return float(np.sqrt(np.mean([np.nanvar(d) for d in draws])))
+
+
+def _is_clear(gain: Array, adjusted_p: float | None) -> bool:
+    """Whether a gain is above 0 beyond chance."""
     if adjusted_p is None or adjusted_p >= LEVEL:
         return False
-    return bool((gain < 0).sum() > (gain > 0).sum())
+    return bool((gain > 0).sum() > (gain < 0).sum())
 
 
-def _may_be_equal(checkpoint: StepEvidence, best: StepEvidence) -> bool:
-    if checkpoint is best:
+def _may_be_equal(merit: Merit, best: Merit) -> bool:
+    if merit is best:
         return True
-    if not len(checkpoint.distance_draws) or not len(best.distance_draws):
-        return False
-    interval = percentile_interval(checkpoint.distance_draws - best.distance_draws)
+    interval = percentile_interval(merit.draws - best.draws)
     return interval is not None and interval.contains(0)
-
-
-def _distance(checkpoint: StepEvidence) -> float:
-    if checkpoint.distance is None:
-        raise ValueError(f"step {checkpoint.step} has no distance to rank by")
-    return checkpoint.distance

@@ -1,102 +1,139 @@
-"""The recommendation as a plain-language paragraph with its numbers. It decides nothing."""
+"""The recommendation as a record with its numbers, and as a plain-language paragraph. It decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from loupe.metrics.bootstrap import percentile_interval
-from loupe.metrics.image_set import Array
-from loupe.metrics.selection import Comparison, StepEvidence
+from loupe.evaluation_records import ExtractorInfo, Null, Selection, Standing
+from loupe.metric_specs import METRIC_SPECS
+from loupe.metrics.bootstrap import Interval
+from loupe.metrics.scalars import rounded
+from loupe.metrics.selection import Comparison
+from loupe.metrics.selection_evidence import Row
 from loupe.paths import step_name
-from loupe.records import ExtractorInfo, Null
+from loupe.records import BASE_STEP
+
+SAID = {"higher": "higher is better", "lower": "lower is better", "closer to real": "1 is as diverse as real photos"}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What the numbers speak of."""
 
+    rows: Mapping[int, Row]
+    """Step -> its row of metrics/checkpoints.csv, the base model's included."""
     distance_key: str
-    text_key: str
     n_prompts: int
     n_real: int
-    distance_extractor: ExtractorInfo
-    text_extractor: ExtractorInfo
+    extractors: tuple[ExtractorInfo, ...]
     null: Null | None
     """Of the distance: real photos against real photos."""
 
 
-def selection_reason(
-    comparison: Comparison, base: StepEvidence, checkpoints: Sequence[StepEvidence], setting: Setting
-) -> str:
+def selection_record(comparison: Comparison, reason: str) -> Selection:
+    """Return what goes into metrics/selection.json."""
+    standings = {}
+    for step, merit in comparison.merits.items():
+        shown: dict[str, float] = {"merit": rounded(merit.value)}
+        if comparison.best is not None:
+            difference, interval = comparison.to_best(step)
+            shown["to_best"] = rounded(difference)
+            if interval is not None:
+                shown |= {"to_best_lo": rounded(interval.lo), "to_best_hi": rounded(interval.hi)}
+        if step in comparison.merit_p:
+            shown["p_base"] = rounded(comparison.merit_p[step])
+        standings[step_name(step)] = Standing(**shown)
+    return Selection(
+        verdict=comparison.verdict,
+        step=comparison.chosen.step,
+        reason=reason,
+        gates_failed={step_name(step): gates for step, gates in comparison.gates_failed.items()},
+        tied_steps=comparison.tied,
+        criteria=comparison.criteria,
+        front_steps=comparison.front,
+        standings=standings,
+    )
+
+
+def selection_reason(comparison: Comparison, setting: Setting) -> str:
     """Return the paragraph of metrics/selection.json."""
-    chosen = comparison.chosen
-    sentences = [_verdict(comparison, setting), *_against_best(comparison, chosen)]
-    if chosen.distance is not None:
-        sentences.append(_against_base(comparison, base, chosen, setting))
-    sentences.append(_scale(setting, chosen))
+    sentences = [_verdict(comparison), *_against_others(comparison), *_against_base(comparison, setting)]
+    sentences.append(_scale(comparison, setting))
     if comparison.gates_failed:
         left_out = "; ".join(f"{step_name(step)} ({gates})" for step, gates in comparison.gates_failed.items())
         sentences.append(f"Left out by the gates: {left_out}.")
     if comparison.draws_short_of:
         sentences.append(
-            f"With {len(checkpoints)} checkpoints no claim against base can pass the correction below "
+            f"With {len(comparison.merits)} checkpoints no claim against base can pass the correction below "
             f"{comparison.draws_short_of} bootstrap draws: raise evaluate.bootstrap_draws."
         )
     return " ".join(sentences)
 
 
-def _verdict(comparison: Comparison, setting: Setting) -> str:
+def _verdict(comparison: Comparison) -> str:
     name = step_name(comparison.chosen.step)
     if comparison.verdict == "selected":
         if len(comparison.tied) == 1:
-            return f"{name} is recommended: no other eligible checkpoint comes close by {setting.distance_key}."
+            return f"{name} is recommended: no other eligible checkpoint comes close to its merit."
         return (
             f"{name} is recommended: it is the earliest of {len(comparison.tied)} checkpoints (steps "
-            f"{_listed(comparison.tied)}) that cannot be told from the best by {setting.distance_key}."
+            f"{_listed(comparison.tied)}) that cannot be told from the best."
         )
-    if comparison.best is None:
+    if comparison.best is not None:
         return (
-            f"There is no clear winner: no checkpoint passes the gates. Export takes {name} because something must be "
-            "taken, not because it is good."
+            "There is no clear winner: of the checkpoints that pass the gates none can be told from the base model. "
+            f"Export takes {name}, the earliest of those that cannot be told from the best."
         )
+    why = "no checkpoint passes the gates" if comparison.merits else "there is nothing to compare checkpoints by"
     return (
-        f"There is no clear winner: of the checkpoints that pass the gates none can be told from the base model by "
-        f"{setting.distance_key}. Export takes {name}, the earliest of those that cannot be told from the lowest value."
+        f"There is no clear winner: {why}. Export takes {name} because something must be taken, not because it is good."
     )
 
 
-def _against_best(comparison: Comparison, chosen: StepEvidence) -> list[str]:
+def _against_others(comparison: Comparison) -> list[str]:
     best = comparison.best
-    if best is None or best is chosen:
+    if best is None:
         return []
-    difference = _with_interval(_number(chosen) - _number(best), chosen.distance_draws - best.distance_draws)
-    return [f"The lowest value is {_number(best):.4g} at {step_name(best.step)}; the difference to it is {difference}."]
+    sentences = []
+    if best.step != comparison.chosen.step:
+        difference = _with_interval(*comparison.to_best(comparison.chosen.step))
+        sentences.append(f"The best merit is that of {step_name(best.step)}; the difference to it is {difference}.")
+    behind = []
+    for step in comparison.merits:
+        difference, interval = comparison.to_best(step)
+        if step not in comparison.gates_failed and interval is not None and interval.hi < 0:
+            behind.append(f"{step_name(step)} ({_with_interval(difference, interval)})")
+    if behind:
+        sentences.append(f"Clearly behind the best in merit: {', '.join(behind)}.")
+    return sentences
 
 
-def _against_base(comparison: Comparison, base: StepEvidence, chosen: StepEvidence, setting: Setting) -> str:
-    parts = [f"{setting.distance_key} (lower is better) is {_number(chosen):.4g}"]
-    if base.distance is not None:
-        gain = _with_interval(chosen.distance - base.distance, chosen.distance_gain)
-        p_value = comparison.distance_p.get(chosen.step)
-        corrected = "" if p_value is None else f", p = {p_value:.2g} after Holm's correction"
-        parts.append(f"against {base.distance:.4g} for the base model (difference {gain}{corrected})")
-    if chosen.text_score is not None and base.text_score is not None:
-        gain = _with_interval(chosen.text_score - base.text_score, chosen.text_gain)
-        parts.append(
-            f"and {setting.text_key} (higher is better) {chosen.text_score:.4g} against {base.text_score:.4g} "
-            f"(difference {gain})"
-        )
-    return " ".join(parts) + "."
+def _against_base(comparison: Comparison, setting: Setting) -> list[str]:
+    row, base = setting.rows[comparison.chosen.step], setting.rows[BASE_STEP]
+    parts = []
+    for key in comparison.criteria.values():
+        value, of_base = row[key], base[key]
+        if value is None or of_base is None:
+            continue
+        ends = row.get(f"{key}_diff_base_lo"), row.get(f"{key}_diff_base_hi")
+        interval = None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
+        difference = _with_interval(row.get(f"{key}_diff_base") or 0.0, interval)
+        parts.append(f"{key} ({SAID[METRIC_SPECS[key].better]}) {value:.4g} against {of_base:.4g} ({difference})")
+    if not parts:
+        return []
+    p_value = comparison.merit_p.get(comparison.chosen.step)
+    together = "" if p_value is None else f"; together p = {p_value:.2g} after Holm's correction"
+    return [f"Against the base model: {'; '.join(parts)}{together}."]
 
 
-def _scale(setting: Setting, chosen: StepEvidence) -> str:
+def _scale(comparison: Comparison, setting: Setting) -> str:
+    names = " and ".join(info.name for info in setting.extractors)
+    criteria = _listed(list(comparison.criteria)) or "nothing"
     measured = (
-        f"Measured on {chosen.n_used} pictures of {setting.n_prompts} prompts against {setting.n_real} real val photos "
-        f"with {setting.distance_extractor.name} and {setting.text_extractor.name}; intervals are 95 % and paired by "
-        "prompt."
+        f"Measured on {comparison.chosen.n_used} pictures of {setting.n_prompts} prompts against {setting.n_real} real "
+        f"val photos with {names}; intervals are 95 % and paired by prompt. Merit is the weighted sum of the gains "
+        f"over base in {criteria}, each in units of its uncertainty."
     )
     null = setting.null
     if null is None:
@@ -107,15 +144,9 @@ def _scale(setting: Setting, chosen: StepEvidence) -> str:
     )
 
 
-def _with_interval(value: float, draws: Array) -> str:
-    interval = percentile_interval(draws) if len(draws) else None
-    shown = f"{value:+.4g}"
-    return shown if interval is None else f"{shown} [{interval.lo:+.4g}, {interval.hi:+.4g}]"
+def _with_interval(value: float, interval: Interval | None) -> str:
+    return f"{value:+.4g}" if interval is None else f"{value:+.4g} [{interval.lo:+.4g}, {interval.hi:+.4g}]"
 
 
-def _number(checkpoint: StepEvidence) -> float:
-    return np.nan if checkpoint.distance is None else checkpoint.distance
-
-
-def _listed(steps: Sequence[int]) -> str:
-    return ", ".join(str(step) for step in steps)
+def _listed(items: Sequence[object]) -> str:
+    return ", ".join(str(item) for item in items)

@@ -10,27 +10,29 @@ from typing import Any
 
 import numpy as np
 
+from loupe.evaluation_records import ExtractorInfo, Null
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.evaluation import Evaluated
-from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet
+from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos
+from loupe.metrics.memorisation import nearest_train
 from loupe.metrics.samples import is_valid
+from loupe.metrics.scalars import rounded
 from loupe.metrics.scoring import Estimate, resolve_compute
-from loupe.records import BASE_STEP, ExtractorInfo, Null
-
-SIGNIFICANT_DIGITS = 8
+from loupe.records import BASE_STEP
 
 Scalars = dict[str, float | int | str]
 
 
 def per_image_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
-    """Return the header of metrics/per_image.csv."""
+    """Return the header of metrics/per_image.csv; `nearest_train` is the id of the nearest training photo."""
     scores = [spec.image_column for spec in specs.values() if spec.image_column]
     return [
-        "step", "prompt_id", "seed_index", "seed", "file", *scores, "background_white_share", "invalid_reason"
+        "step", "prompt_id", "seed_index", "seed", "file", *scores, "background_white_share", "nearest_train",
+        "nearest_train_distance", "invalid_reason",
     ]  # fmt: skip
 
 
-def checkpoint_rows(evaluated: Evaluated, *, n_real: int) -> list[Scalars]:
+def checkpoint_rows(evaluated: Evaluated) -> list[Scalars]:
     """Return one row per step for `checkpoint_columns`."""
     rows = []
     for scores in evaluated.scores:
@@ -38,7 +40,7 @@ def checkpoint_rows(evaluated: Evaluated, *, n_real: int) -> list[Scalars]:
             "step": scores.step,
             "n_images": evaluated.n_images,
             "n_used": scores.n_used,
-            "n_real": n_real,
+            "n_real": evaluated.n_real,
             "invalid_count": evaluated.n_images - scores.n_used,
         }
         for key, estimate in scores.values.items():
@@ -60,8 +62,9 @@ def cells(name: str, estimate: Estimate) -> Scalars:
 
 def per_image_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
     """Return one row per sample of the manifest, invalid ones with their reason and no score."""
-    columns = {step: _image_columns(images, evaluated.specs) for step, images in evaluated.sets.items()}
+    columns = {step: _image_columns(images, evaluated) for step, images in evaluated.sets.items()}
     row_of = {step: {cell: row for row, cell in enumerate(images.cells)} for step, images in evaluated.sets.items()}
+    nearest_ids = {step: _nearest_ids(images, evaluated.real) for step, images in evaluated.sets.items()}
     rows = []
     for sample in evaluated.manifest.samples:
         row: dict[str, Any] = {
@@ -75,22 +78,25 @@ def per_image_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
         if is_valid(sample):
             index = row_of[sample.step][(sample.prompt_id, sample.seed_index)]
             values = {name: column[index] for name, column in columns[sample.step].items()}
+            row["nearest_train"] = nearest_ids[sample.step][index]
             row.update({name: rounded(value) for name, value in values.items() if np.isfinite(value)})
         rows.append(row)
     return rows
 
 
-def summary(evaluated: Evaluated, nulls: Mapping[str, Null], *, n_real: int) -> Scalars:
+def summary(evaluated: Evaluated, nulls: Mapping[str, Null]) -> Scalars:
     """Return the few scalars that `dvc exp show` compares: base, last and, where checkpoints are ranked, best."""
     base, last = evaluated.scores[0], evaluated.scores[-1]
     found: Scalars = {
         "n_images": evaluated.n_images,
         "n_prompts": len(evaluated.prompts),
-        "n_real": n_real,
+        "n_real": evaluated.n_real,
         "step_last": last.step,
         "invalid_last": evaluated.n_images - last.n_used,
     }
     for key, spec in evaluated.specs.items():
+        if not spec.headline:
+            continue
         for name, scores in (("base", base), ("last", last)):
             if key in scores.values:
                 found[f"{key}_{name}"] = rounded(scores.values[key].value)
@@ -110,7 +116,6 @@ def final(
     *,
     nulls: Mapping[str, Null],
     real_scores: Mapping[str, float],
-    n_real: int,
     verdict: str,
 ) -> Scalars:
     """Return metrics/final.json: base and selected checkpoint on the test split, their difference and its interval."""
@@ -120,7 +125,7 @@ def final(
         "verdict": verdict,
         "n_images": evaluated.n_images,
         "n_prompts": len(evaluated.prompts),
-        "n_real": n_real,
+        "n_real": evaluated.n_real,
         "n_used_base": base.n_used,
         "n_used_selected": selected.n_used,
         **{f"{info.role}_extractor": info.name for info in extractors},
@@ -146,12 +151,13 @@ def final(
     return found
 
 
-def rounded(value: float) -> float:
-    """Return `value` with 8 significant digits."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-
-
-def _image_columns(images: ImageSet, specs: Mapping[str, MetricSpec]) -> dict[str, np.ndarray]:
-    columns = {spec.image_column: resolve_compute(spec.compute)(images) for spec in specs.values() if spec.image_column}
+def _image_columns(images: ImageSet, evaluated: Evaluated) -> dict[str, np.ndarray]:
+    specs = [spec for spec in evaluated.specs.values() if spec.image_column]
+    columns = {spec.image_column: resolve_compute(spec.compute)(images, evaluated.real) for spec in specs}
     columns["background_white_share"] = images.array(BACKGROUND_WHITE_SHARE)
+    columns["nearest_train_distance"] = nearest_train(images, evaluated.real.train).distance_N
     return columns
+
+
+def _nearest_ids(images: ImageSet, real: RealPhotos) -> list[str]:
+    return [real.train.cells[row][0] for row in nearest_train(images, real.train).row_N]

@@ -27,6 +27,7 @@ L1 = tuple(
         "experiments",
         "final_html",
         "metric_specs",
+        "metric_table",
         "report_page",
         "report_svg",
         "run_files",

@@ -19,8 +19,14 @@ from loupe.paths import step_name
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "data": {"demo_items": 120},
-    "train": {"max_steps": 4, "checkpoint_every": 2, "batch_size": 4, "lr_warmup_steps": 1, "validation_timesteps": 2,
-              "preview_prompts": 0},
+    "train": {
+        "max_steps": 4,
+        "checkpoint_every": 2,
+        "batch_size": 4,
+        "lr_warmup_steps": 1,
+        "validation_timesteps": 2,
+        "preview_prompts": 0,
+    },
     "generate": {
         "prompts": {"red_shoes": "a photo of red casual shoes", "blue_shoes": "a photo of blue casual shoes"},
         "val_captions": 2,

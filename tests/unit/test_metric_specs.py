@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from typing import get_args
 
 import pytest
 
+from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, metric_specs
+from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 from loupe.params import TargetParams
-from loupe.records import ExtractorInfo
 
 
 def extractor(name: str, role: str, kind: str) -> ExtractorInfo:
@@ -26,11 +28,18 @@ STANDARD = (
 )
 
 
+PIXELS = (
+    "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object", "sharpness_pct"
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("key", METRIC_SPECS)
 def test_every_metric_names_functions_that_exist_with_the_expected_arguments(key: str) -> None:
     spec = METRIC_SPECS[key]
-    expected = ["images"] if spec.level == "image" else ["images", "real"]
+    expected = ["images", "real"]
     assert list(inspect.signature(resolve_compute(spec.compute)).parameters) == expected
+    if spec.null is not None:
+        assert list(inspect.signature(resolve_compute(spec.null)).parameters) == ["real", "n_images"]
     if spec.level == "set":
         assert list(inspect.signature(resolve_compute(spec.resamples)).parameters) == [*expected, "counts_RN"]
     else:
@@ -43,24 +52,32 @@ def test_targets_are_fields_of_the_parameters(key: str) -> None:
 
 
 def test_standard_extractors_get_the_standard_names() -> None:
-    assert list(applicable_specs(STANDARD)) == ["fid", "clip_score", "background_ok", "inception_score"]
+    assert list(applicable_specs(STANDARD)) == [
+        "fid", "kid", "cmmd", "precision", "recall", "density", "coverage", "clip_score", "clip_gap", *PIXELS,
+        "memor_share", "diversity_ratio", "vendi", "inception_score",
+    ]  # fmt: skip
 
 
 def test_demo_extractors_never_write_a_standard_name() -> None:
     keys = applicable_specs(DEMO)
-    assert list(keys) == ["fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo"]
+    assert list(keys) == [
+        "fd_demo", "kid_demo", "cmmd_demo", "precision_demo", "recall_demo", "density_demo", "coverage_demo",
+        "clip_demo", "clip_gap_demo", "colour_demo", *PIXELS, "memor_share_demo", "diversity_ratio_demo", "vendi_demo",
+        "is_demo",
+    ]  # fmt: skip
+    assert set(PIXELS) == keys.keys() & set(applicable_specs(STANDARD)), "only pixels need no network's name"
     assert all(spec.target is None for spec in keys.values())
 
 
 def test_another_network_that_claims_to_be_standard_gets_no_fid() -> None:
     other = extractor("inception-v3-torchvision", "inception", "standard")
-    assert {"fid", "fd_demo", "inception_score"}.isdisjoint(applicable_specs([other]))
+    assert list(applicable_specs([other])) == list(PIXELS)
 
 
 def test_extractor_sets_may_be_mixed() -> None:
-    assert list(applicable_specs([DEMO[0], STANDARD[1]])) == [
-        "fd_demo", "clip_score", "colour_demo", "background_ok", "is_demo"
-    ]  # fmt: skip
+    found = set(applicable_specs([DEMO[0], STANDARD[1]]))
+    assert {"fd_demo", "cmmd", "clip_score", "clip_gap", "colour_demo", "is_demo"} <= found
+    assert {"fid", "cmmd_demo", "clip_demo", "clip_gap_demo", "inception_score"}.isdisjoint(found)
 
 
 @pytest.mark.parametrize("extractors", [DEMO, STANDARD])
@@ -72,14 +89,21 @@ def test_one_metric_ranks_and_image_columns_are_distinct(extractors: tuple[Extra
     assert all((spec.image_column is not None) == (spec.level == "image") for spec in specs)
 
 
-def test_set_metrics_have_an_interval_of_their_difference_only() -> None:
-    columns = checkpoint_columns(["fd_demo", "background_ok"])
+def test_biased_set_metrics_have_an_interval_of_their_difference_only() -> None:
+    columns = checkpoint_columns(["fd_demo", "kid_demo", "background_ok"])
     assert columns == [
         "step", "n_images", "n_used", "n_real", "invalid_count",
         "fd_demo", "fd_demo_diff_base", "fd_demo_diff_base_lo", "fd_demo_diff_base_hi",
-        "background_ok", "background_ok_lo", "background_ok_hi",
+        "kid_demo", "kid_demo_lo", "kid_demo_hi", "kid_demo_diff_base", "kid_demo_diff_base_lo",
+        "kid_demo_diff_base_hi", "background_ok", "background_ok_lo", "background_ok_hi",
         "background_ok_diff_base", "background_ok_diff_base_lo", "background_ok_diff_base_hi",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("extractors", [DEMO, STANDARD])
+def test_select_finds_one_metric_for_each_of_its_uses(extractors: tuple[ExtractorInfo, ...]) -> None:
+    uses = [spec.criterion for spec in applicable_specs(extractors).values() if spec.criterion]
+    assert sorted(uses) == sorted(get_args(Criterion))
 
 
 def test_the_table_handed_out_is_a_copy() -> None:

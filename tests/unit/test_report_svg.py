@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from loupe.evaluation_records import Null
 from loupe.metric_specs import METRIC_SPECS
-from loupe.records import Null
 from loupe.report_svg import _round_values, score_svg
 from loupe.run_store import MetricColumn, Score, StepScores
 

@@ -4,7 +4,8 @@ from loupe.atomic_io import read_record, sha256_file, write_csv
 from loupe.diffusion.export import export_checkpoint, read_evidence
 from loupe.diffusion.model_card import Evidence, SuggestedSettings
 from loupe.errors import PipelineError
-from loupe.records import DatasetManifest, ExportManifest, Selection
+from loupe.evaluation_records import Selection
+from loupe.records import DatasetManifest, ExportManifest
 from tests.unit.diffusion.tiny_checkpoints import made_up_adapter, write_checkpoint, write_checkpoints
 
 DATASET = DatasetManifest(

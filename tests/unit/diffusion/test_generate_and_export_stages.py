@@ -11,8 +11,9 @@ from ruamel.yaml import YAML
 
 from loupe import cli
 from loupe.atomic_io import read_record, write_record
+from loupe.evaluation_records import Selection
 from loupe.paths import ProjectPaths
-from loupe.records import ExportManifest, SamplesManifest, Selection
+from loupe.records import ExportManifest, SamplesManifest
 from loupe.reproduce import reproduce_command
 from tests.tiny_models import TINY_SIDE_PX
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints

@@ -16,15 +16,17 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from loupe.atomic_io import sha256_file, write_json, write_record, write_records
+from loupe.atomic_io import sha256_file, write_csv, write_json, write_record, write_records
 from loupe.metrics.classifier import ProductClassifier
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.records import BaseModelInfo, CaptionRecord, DatasetManifest, PromptRecord, SampleRecord, SamplesManifest
+from loupe.train_records import ValidationRow
 
 ROOT = Path(__file__).resolve().parents[3]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 60, 200), "Green": (30, 150, 60)}
 SIZE_PX = 64
+ENDS = {"": 0.0, "_lo": -0.005, "_hi": 0.005}
 CLIP_CONFIG = {
     "model_cfg": {
         "embed_dim": 16,
@@ -160,6 +162,16 @@ def write_samples(folder: Path, *, steps: tuple[int, ...], prompts: dict[str, st
     return manifest
 
 
+def write_validation(path: Path, steps: tuple[int, ...]) -> None:
+    """Losses 0.5, 0.49, 0.48 ... with an interval of 0.01 around the difference to base."""
+    rows = [
+        {"step": step, "val_loss": 0.5 - 0.01 * rank, "n_images": 12}
+        | ({} if not rank else {f"val_loss_diff_base{end}": -0.01 * rank + by for end, by in ENDS.items()})
+        for rank, step in enumerate(steps)
+    ]
+    write_csv(path, list(ValidationRow.model_fields), rows)
+
+
 def small_params(**sections: dict) -> Params:
     document = load_params(ROOT / "params.yaml").model_dump()
     document["evaluate"].update(null_draws=8, bootstrap_draws=200, batch_size=16)
@@ -185,6 +197,7 @@ def make_small_run(
     write_toy_clip(paths.demo / "clip")
     write_dataset(paths.dataset, n_photos or {"train": 24, "val": 12, "test": 12})
     write_samples(paths.samples, steps=steps, prompts=toy_prompts(n_prompts), seeds=seeds)
+    write_validation(paths.metrics / "validation.csv", steps)
 
 
 def read_json(path: Path) -> dict:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from loupe.metrics.background import background_passes, background_white_share
-from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet
+from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos
+
+
+def photos(shares) -> RealPhotos:
+    train = ImageSet(
+        cells=tuple((str(i), 0) for i in range(len(shares))), arrays={BACKGROUND_WHITE_SHARE: np.asarray(shares)}
+    )
+    return RealPhotos(train=train, held_out=train.rows([]))
 
 
 def white(side: int = 100) -> np.ndarray:
@@ -48,4 +55,9 @@ def test_ring_is_six_percent_of_the_shorter_side_and_never_empty() -> None:
 def test_an_image_passes_from_99_percent() -> None:
     shares = np.array([0.9899, 0.99, 1.0])
     images = ImageSet(cells=(("a", 0), ("a", 1), ("a", 2)), arrays={BACKGROUND_WHITE_SHARE: shares})
-    assert background_passes(images).tolist() == [0.0, 1.0, 1.0]
+    assert background_passes(images, photos([1.0, 1.0])).tolist() == [0.0, 1.0, 1.0]
+
+
+def test_the_band_widens_to_less_white_photos_and_never_narrows() -> None:
+    images = ImageSet(cells=(("a", 0), ("a", 1)), arrays={BACKGROUND_WHITE_SHARE: np.array([0.4, 0.6])})
+    assert background_passes(images, photos(np.linspace(0.5, 1, 101))).tolist() == [0.0, 1.0]

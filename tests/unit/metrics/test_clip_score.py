@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loupe.metrics.clip_score import clip_scores, cosine_points
+from loupe.metrics.clip_score import clip_gaps, clip_scores, cosine_points
 from loupe.metrics.image_set import CLIP_IMAGE, CLIP_TEXT, ImageSet
+from tests.unit.metrics.image_sets import NOTHING, image_set
 
 
 def test_equal_directions_give_100_and_opposite_ones_minus_100() -> None:
@@ -28,7 +29,7 @@ def test_each_image_meets_its_own_prompt() -> None:
     images = ImageSet(
         cells=(("a", 0), ("b", 0), ("c", 0)), arrays={CLIP_IMAGE: features, CLIP_TEXT: features[[0, 2, 1]]}
     )
-    assert clip_scores(images).tolist() == [100.0, 0.0, 0.0]
+    assert clip_scores(images, NOTHING).tolist() == [100.0, 0.0, 0.0]
 
 
 def test_a_feature_without_direction_is_refused() -> None:
@@ -38,3 +39,34 @@ def test_a_feature_without_direction_is_refused() -> None:
 
 def test_no_images_give_no_scores() -> None:
     assert cosine_points(np.zeros((0, 4)), np.zeros((0, 4))).shape == (0,)
+
+
+def test_the_gap_is_the_score_minus_the_mean_over_the_other_prompts() -> None:
+    """Three orthogonal prompts, two seeds each; the first picture lies between its own prompt and the second."""
+    text = np.repeat(np.eye(3), 2, axis=0)
+    image = text.copy()
+    image[0] = (1.0, 1.0, 0.0)
+    gaps = clip_gaps(image_set(6, **{CLIP_IMAGE: image, CLIP_TEXT: text}), NOTHING)
+    root = 100 / np.sqrt(2)
+    assert gaps == pytest.approx([root - root / 2, *[100.0] * 5])
+
+
+def test_a_picture_that_suits_every_prompt_alike_has_no_gap() -> None:
+    text = np.repeat(np.eye(4), 2, axis=0)
+    assert clip_gaps(image_set(8, **{CLIP_IMAGE: np.ones((8, 4)), CLIP_TEXT: text}), NOTHING) == pytest.approx(
+        np.zeros(8)
+    )
+
+
+def test_the_gap_is_what_every_shuffle_of_the_prompts_costs_on_average() -> None:
+    rng = np.random.default_rng(0)
+    text, image = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    images = image_set(4, **{CLIP_IMAGE: image, CLIP_TEXT: text})
+    rotations = [cosine_points(image, np.roll(text, k, axis=0)).mean() for k in (1, 2, 3)]
+    gap = cosine_points(image, text).mean() - np.mean(rotations)
+    assert clip_gaps(images, NOTHING).mean() == pytest.approx(gap)
+
+
+def test_one_prompt_alone_has_no_gap() -> None:
+    same = np.tile([[1.0, 2.0]], (3, 1))
+    assert np.isnan(clip_gaps(image_set(3, **{CLIP_IMAGE: same, CLIP_TEXT: 5 * same}), NOTHING)).all()

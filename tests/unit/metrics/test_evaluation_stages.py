@@ -15,10 +15,11 @@ from PIL import Image
 
 from loupe.atomic_io import read_record, sha256_file, write_record
 from loupe.errors import PipelineError
-from loupe.metric_specs import checkpoint_columns
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
+from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
 from loupe.params import Params
 from loupe.paths import ProjectPaths
-from loupe.records import EvaluationManifest, ReferenceManifest, SamplesManifest
+from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
 from stages.confirm import confirm
 from stages.evaluate import evaluate
@@ -27,7 +28,11 @@ from stages.select import select
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
 from tests.unit.metrics.small_run import inside, make_small_run, read_json, small_params, toy_prompts, write_samples
 
-KEYS = ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")
+KEYS = (
+    "fd_demo", "kid_demo", "cmmd_demo", "precision_demo", "recall_demo", "density_demo", "coverage_demo", "clip_demo",
+    "clip_gap_demo", "colour_demo", "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object",
+    "sharpness_pct", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo",
+)  # fmt: skip
 STEPS = (0, 10, 20, 30)
 
 
@@ -123,14 +128,17 @@ def test_scores_follow_the_pictures(run: Run) -> None:
 def test_aggregates_can_be_recomputed_from_the_pictures(run: Run) -> None:
     pictures = run.table("per_image.csv")
     assert list(pictures[0]) == [
-        "step", "prompt_id", "seed_index", "seed", "file", "clip", "colour_ok", "background_ok",
-        "background_white_share", "invalid_reason",
+        "step", "prompt_id", "seed_index", "seed", "file", "precision", "density", "clip", "clip_gap", "colour_ok",
+        "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object", "sharpness_pct", "memorised",
+        "diversity", "background_white_share", "nearest_train", "nearest_train_distance", "invalid_reason",
     ]  # fmt: skip
     assert len(pictures) == len(STEPS) * 12
     for row in run.table("checkpoints.csv"):
         of_step = [picture for picture in pictures if picture["step"] == row["step"]]
-        for key, column in (("clip_demo", "clip"), ("colour_demo", "colour_ok"), ("background_ok", "background_ok")):
-            mean = np.mean([float(picture[column]) for picture in of_step])
+        for key, spec in METRIC_SPECS.items():
+            if key not in KEYS or spec.level != "image":
+                continue
+            mean = np.mean([float(picture[spec.image_column]) for picture in of_step if picture[spec.image_column]])
             assert float(row[key]) == pytest.approx(mean, abs=1e-5)
 
 
@@ -138,13 +146,14 @@ def test_summary_is_flat_and_names_no_extractor_twice(run: Run) -> None:
     summary = read_json(run.paths.metrics / "summary.json")
     rows = run.table("checkpoints.csv")
     assert all(isinstance(value, float | int) for value in summary.values())
-    assert summary["step_last"] == summary["step_best"] == 30
-    assert summary["fd_demo_best"] == summary["fd_demo_last"] == float(rows[-1]["fd_demo"])
+    assert summary["step_last"] == 30
+    assert summary["cmmd_demo_best"] == min(float(row["cmmd_demo"]) for row in rows[1:])
+    assert summary["fd_demo_last"] == float(rows[-1]["fd_demo"])
     assert summary["fd_demo_base"] == float(rows[0]["fd_demo"])
     assert (summary["n_images"], summary["n_prompts"], summary["n_real"]) == (12, 6, 12)
-    null = read_record(run.paths.reference / "manifest.json", ReferenceManifest, made_by="reference").nulls["fd_demo"]
+    null = read_record(run.paths.reference / "manifest.json", ReferenceManifest, made_by="reference").nulls["cmmd_demo"]
     assert (null.n_a, null.n_b) == (12, 12)
-    assert summary["fd_demo_null"] == pytest.approx(null.mean)
+    assert summary["cmmd_demo_null"] == pytest.approx(null.mean)
 
 
 def test_every_score_has_its_provenance(run: Run) -> None:
@@ -154,8 +163,15 @@ def test_every_score_has_its_provenance(run: Run) -> None:
     assert manifest.extractors[0].sha256 == sha256_file(run.paths.demo / "classifier" / "model.safetensors")
     assert manifest.samples_sha256 == sha256_file(run.manifest_path)
     assert manifest.targets == {}, "the targets speak of FID, CLIP score and Inception Score; none of these is here"
-    assert set(manifest.nulls) == {"fd_demo", "is_demo"}
-    assert set(manifest.real_scores) == {"clip_demo", "colour_demo", "background_ok", "is_demo"}
+    assert set(manifest.nulls) == set(KEYS)
+    assert set(manifest.controls) == {"noise", "blank white", "real photos, shuffled captions"}
+    assert manifest.controls["noise"]["background_ok"] == 0
+    assert manifest.controls["blank white"]["background_ok"] == 1
+    assert manifest.controls["blank white"]["centred_ok"] == 0 == manifest.controls["noise"]["centred_ok"]
+    assert manifest.controls["blank white"]["vendi_demo"] == pytest.approx(1)
+    assert "sharpness_pct" not in manifest.controls["blank white"], "there is no product to be sharp"
+    assert set(manifest.controls["real photos, shuffled captions"]) == {"clip_demo", "clip_gap_demo", "colour_share"}
+    assert set(manifest.real_scores) == {key for key in KEYS if not METRIC_SPECS[key].against_real}
     assert all(sha256_file(run.paths.evaluation / name) == sha256 for name, sha256 in manifest.files.items())
 
 
@@ -165,6 +181,57 @@ def test_selection_is_backed_by_the_table(run: Run) -> None:
     assert set(selection["gates_failed"]) >= {"step-000010", "step-000020"}
     assert "background_ok 0, required 0.9" in selection["gates_failed"]["step-000010"]
     assert "12 pictures of 6 prompts against 12 real val photos" in selection["reason"]
+
+
+def test_overfitting_joins_the_validation_loss_to_the_signs_in_the_pictures(run: Run) -> None:
+    rows, scores = run.table("overfitting.csv"), run.table("checkpoints.csv")
+    assert [row["val_loss"] for row in rows] == ["0.5", "0.49", "0.48", "0.47"]
+    assert rows[0]["val_loss_diff_base"] == ""
+    assert float(rows[2]["val_loss_diff_base_lo"]) == pytest.approx(-0.025)
+    for row, score in zip(rows, scores, strict=True):
+        for key in ("kid_demo", "memor_share_demo", "diversity_ratio_demo"):
+            assert [row[f"{key}{end}"] for end in ("", "_lo", "_hi")] == [
+                score[f"{key}{e}"] for e in ("", "_lo", "_hi")
+            ]
+    assert list(rows[0])[:5] == [
+        "step",
+        "val_loss",
+        "val_loss_diff_base",
+        "val_loss_diff_base_lo",
+        "val_loss_diff_base_hi",
+    ]
+
+
+def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(evaluated: Run) -> None:
+    photos = sorted((evaluated.paths.dataset / "train" / "images").glob("*.png"))[3:8]
+    taken = iter(photos)
+
+    def copy(sample):
+        if sample.step != 10 or (photo := next(taken, None)) is None:
+            return sample
+        shutil.copy(photo, evaluated.paths.samples / sample.file)
+        return sample.model_copy(update={"sha256": sha256_file(photo)})
+
+    evaluated.change_samples(copy)
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    last = evaluated.table("checkpoints.csv")[-1]
+    assert float(last["memor_share_demo"]) == pytest.approx(5 / 6)
+    rows = [r for r in evaluated.table("per_image.csv") if r["step"] == "10"][:5]
+    assert [r["nearest_train"] for r in rows] == [photo.stem for photo in photos]
+    assert all(float(r["nearest_train_distance"]) == 0 for r in rows)
+    gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
+    assert "of the pictures near a training photo" in gates
+
+
+def test_a_missing_or_broken_validation_curve_is_said(evaluated: Run) -> None:
+    curve = evaluated.paths.metrics / "validation.csv"
+    curve.write_text("step,val_loss\n0,nan\n", encoding="utf-8")
+    with pytest.raises(PipelineError, match="cannot be read"):
+        evaluated.stage(evaluate)
+    curve.unlink()
+    with pytest.raises(PipelineError, match="Run: dvc repro train"):
+        evaluated.stage(evaluate)
 
 
 # --- what is reused --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from loupe.metrics.frechet import (
     trace_root_by_eigenvalues,
 )
 from loupe.metrics.image_set import FEATURES, ImageSet, TooFewImagesError
+from tests.unit.metrics.image_sets import real_photos
 
 
 def cloud(n: int, d: int, seed: int) -> np.ndarray:
@@ -137,6 +138,6 @@ def test_a_naive_bootstrap_of_the_distance_misses_it_but_a_paired_difference_doe
 def test_too_few_images_are_said_not_scored() -> None:
     many = ImageSet(cells=tuple((f"{i}", 0) for i in range(5)), arrays={FEATURES: cloud(5, 4, 24)})
     with pytest.raises(TooFewImagesError, match="at least 2 images; there are 1"):
-        frechet_score(many.rows([0]), many)
+        frechet_score(many.rows([0]), real_photos(many))
     with pytest.raises(TooFewImagesError, match="real side"):
-        frechet_score(many, many.rows([1]))
+        frechet_score(many, real_photos(many.rows([1])))

@@ -11,6 +11,7 @@ from loupe.metrics.inception_score import (
     inception_score_of_logits,
     inception_score_of_logits_resamples,
 )
+from tests.unit.metrics.image_sets import NOTHING
 
 
 def one_hot(n_per_class: int, classes: int, margin: float) -> np.ndarray:
@@ -80,4 +81,4 @@ def test_resamples_equal_repeating_the_rows() -> None:
 def test_one_image_is_too_few() -> None:
     images = ImageSet(cells=(("a", 0),), arrays={LOGITS: np.zeros((1, 3))})
     with pytest.raises(TooFewImagesError, match="at least 2 images; there are 1"):
-        inception_score(images)
+        inception_score(images, NOTHING)

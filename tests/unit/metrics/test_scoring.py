@@ -7,11 +7,15 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
-from loupe.metrics.image_set import ImageSet
+from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.nulls import real_nulls, real_scores
 from loupe.metrics.scoring import common_cells, draws_by_name, resampling_of, score_steps
 
-SPECS = {key: METRIC_SPECS[key] for key in ("fd_demo", "clip_demo", "colour_demo", "background_ok", "is_demo")}
+KEYS = (
+    "fd_demo", "kid_demo", "recall_demo", "precision_demo", "clip_demo", "colour_demo", "background_ok",
+    "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo",
+)  # fmt: skip
+SPECS = {key: METRIC_SPECS[key] for key in KEYS}
 PROMPTS = tuple(f"p{i}" for i in range(8))
 
 
@@ -29,12 +33,13 @@ def images(seed: int, *, shift: float = 0.0, seeds: int = 3, colours: bool = Tru
             names.ASKED_COLOUR: np.arange(n) % 3 if colours else np.full(n, -1),
             names.CLIP_IMAGE: text + rng.normal(size=(n, 6)),
             names.CLIP_TEXT: text,
+            names.ASKED_FAMILY: np.arange(n) // seeds % 2 if colours else np.full(n, -1),
             names.BACKGROUND_WHITE_SHARE: rng.uniform(0.97, 1, n),
         },
     )
 
 
-REAL = images(1000)
+REAL = RealPhotos(train=images(1001), held_out=images(1000))
 RESAMPLING = resampling_of(PROMPTS, 200, np.random.default_rng(0))
 
 
@@ -47,10 +52,11 @@ def test_the_same_pictures_under_two_names_differ_by_exactly_zero() -> None:
         assert (difference.interval.lo, difference.interval.hi) == (0.0, 0.0)
 
 
-def test_only_means_over_images_have_an_interval_of_their_own() -> None:
+def test_only_means_over_images_and_unbiased_scores_have_an_interval_of_their_own() -> None:
     (base,) = score_steps({0: images(1)}, REAL, SPECS, RESAMPLING)
     assert {key for key, estimate in base.values.items() if estimate.interval} == {
-        "clip_demo", "colour_demo", "background_ok"
+        "kid_demo", "precision_demo", "clip_demo", "colour_demo", "background_ok", "memor_share_demo",
+        "diversity_ratio_demo",
     }  # fmt: skip
     assert base.differences == {}
 
@@ -76,6 +82,7 @@ def test_swapping_the_pictures_of_two_prompts_leaves_set_scores_alone_and_lowers
     swapped[names.CLIP_TEXT] = good.array(names.CLIP_TEXT)
     base, other = score_steps({0: good, 10: ImageSet(good.cells, swapped)}, REAL, SPECS, RESAMPLING)
     assert other.values["fd_demo"].value == pytest.approx(base.values["fd_demo"].value, rel=1e-9)
+    assert other.values["kid_demo"].value == pytest.approx(base.values["kid_demo"].value, rel=1e-9)
     assert other.values["is_demo"].value == pytest.approx(base.values["is_demo"].value, rel=1e-9)
     assert other.values["clip_demo"].value < base.values["clip_demo"].value
 
@@ -122,7 +129,7 @@ def test_a_broken_base_leaves_values_but_no_differences() -> None:
 
 def test_no_prompt_with_a_known_colour_is_no_colour_score() -> None:
     (base,) = score_steps({0: images(14, colours=False)}, REAL, SPECS, RESAMPLING)
-    assert base.absent == {"colour_demo": "no image has a value"}
+    assert base.absent == dict.fromkeys(("colour_demo", "diversity_ratio_demo"), "no image has a value")
 
 
 def test_one_prompt_gives_values_without_intervals() -> None:
@@ -145,13 +152,14 @@ def test_draws_are_kept_by_step_and_metric() -> None:
 
 
 def nulls(train: ImageSet, n_generated: int):
-    return real_nulls(train, REAL, SPECS, n_generated=n_generated, n_draws=40, rng=np.random.default_rng(0))
+    real = RealPhotos(train=train, held_out=REAL.held_out)
+    return real_nulls(real, SPECS, n_generated=n_generated, n_draws=40, rng=np.random.default_rng(0))
 
 
 def test_null_is_real_against_real_at_the_n_in_use() -> None:
     train = images(20, seeds=20)
     few, many = nulls(train, 12)["fd_demo"], nulls(train, 100)["fd_demo"]
-    assert (few.n_a, few.n_b, few.n_draws) == (12, len(REAL), 40)
+    assert (few.n_a, few.n_b, few.n_draws) == (12, len(REAL.held_out), 40)
     assert few.lo < few.mean < few.hi
     assert few.mean > many.mean, "fewer images alone make the distance larger"
 
@@ -163,20 +171,26 @@ def test_null_never_claims_more_photos_than_there_are() -> None:
     assert null.lo == null.mean == null.hi
 
 
-def test_inception_score_has_a_null_without_a_second_set_and_means_have_none() -> None:
+def test_every_score_has_a_null_with_a_second_set_where_it_compares_with_one() -> None:
     found = nulls(images(22), 10)
-    assert set(found) == {"fd_demo", "is_demo"}
-    assert found["is_demo"].n_b == 0
+    assert set(found) == set(SPECS)
+    assert {key for key, null in found.items() if null.n_b} == {
+        "fd_demo", "kid_demo", "recall_demo", "precision_demo", "memor_share_demo"
+    }  # fmt: skip
+    assert found["diversity_ratio_demo"].lo <= 1 <= found["diversity_ratio_demo"].hi
+    assert found["memor_share_demo"].mean == pytest.approx(1 / (len(REAL.held_out) + 1))
 
 
 def test_too_few_real_photos_give_no_null() -> None:
-    assert nulls(images(23).rows([0]), 10) == {}
+    assert {"fd_demo", "kid_demo", "recall_demo", "diversity_ratio_demo"}.isdisjoint(nulls(images(23).rows([0]), 10))
 
 
 def test_real_scores_are_those_of_val_photos() -> None:
     found = real_scores(REAL, SPECS, n_generated=10, n_draws=20, rng=np.random.default_rng(0))
-    (alone,) = score_steps({0: REAL}, REAL, SPECS, RESAMPLING)
-    assert set(found) == {"clip_demo", "colour_demo", "background_ok", "is_demo"}
+    (alone,) = score_steps({0: REAL.held_out}, REAL, SPECS, RESAMPLING)
+    assert set(found) == {
+        "clip_demo", "colour_demo", "background_ok", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo"
+    }  # fmt: skip
     for key in ("clip_demo", "colour_demo", "background_ok"):
         assert found[key] == pytest.approx(alone.values[key].value)
     assert found["is_demo"] < alone.values["is_demo"].value, "at N = 10 it is lower than at N = 24"

@@ -1,0 +1,110 @@
+"""The typed artefacts of reference, evaluate and select. Shapes only; the rules of loupe/records.py hold here too."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ExtractorInfo(_Record):
+    """What turned pixels into features; every score names it."""
+
+    name: str
+    """E.g. inception-2015-12-05, demo-classifier, ViT-B-32-quickgelu/openai, demo-clip."""
+    role: Literal["inception", "clip"]
+    kind: Literal["standard", "domain_trained"]
+    sha256: str
+    """Of its weights."""
+    resize: str
+    """How an image becomes its input, e.g. 'bilinear antialiased to 64 px'."""
+
+
+class Null(_Record):
+    """Distribution of a score when there is no difference to find: real against real at the N that is used."""
+
+    mean: float
+    lo: float
+    hi: float
+    """2.5th and 97.5th percentile over the draws."""
+    n_a: int
+    """Pictures: real train photos in each draw, fewer than a checkpoint has where there are not enough of them."""
+    n_b: int
+    """Real photos that they are compared with; 0 where the score compares with nothing (Inception Score)."""
+    n_draws: int
+    """0 where the distribution is known without drawing."""
+
+
+class ReferenceManifest(_Record):
+    """data/reference/manifest.json, beside <split>-<role>.safetensors with the features of the real images."""
+
+    extractors: tuple[ExtractorInfo, ...]
+    n_real: dict[str, int]
+    """split -> number of real images."""
+    nulls: dict[str, Null]
+    """Metric key -> null."""
+    real_scores: dict[str, float]
+    """Metric key -> value of the real val images where one exists (CLIP score of photo and caption, ...)."""
+    files: dict[str, str]
+
+
+class EvaluationManifest(_Record):
+    """data/evaluation/manifest.json: the provenance of metrics/*.csv and metrics/summary.json."""
+
+    extractors: tuple[ExtractorInfo, ...]
+    metric_keys: tuple[str, ...]
+    """Columns of checkpoints.csv that are scores, in the order of loupe/metric_table.py."""
+    nulls: dict[str, Null]
+    real_scores: dict[str, float]
+    controls: dict[str, dict[str, float]] = {}
+    """Noise, blank white, shuffled captions -> metric key -> what they score: what any score must be read against."""
+    n_real: int
+    samples_sha256: str
+    """Of data/samples/manifest.json."""
+    reference_sha256: str
+    """Of data/reference/manifest.json."""
+    targets: dict[str, float]
+    """Metric key -> target of params.yaml, for the extractors it was meant for."""
+    absent: dict[str, str] = {}
+    """step-N/<metric key> -> why checkpoints.csv has no value there."""
+    findings: tuple[str, ...] = ()
+    """What a reader of the scores should know: prompts that the text tower cuts, too few prompts for intervals ..."""
+    library_versions: dict[str, str]
+    files: dict[str, str]
+
+
+class Standing(_Record):
+    """How one checkpoint stands; a number that could not be computed is absent."""
+
+    merit: float
+    """Weighted sum of its gains over base, each in units of its uncertainty."""
+    to_best: float | None = None
+    """Its merit minus the best one's, paired by prompt, with its 95 % interval."""
+    to_best_lo: float | None = None
+    to_best_hi: float | None = None
+    p_base: float | None = None
+    """Of its merit being that of base, after Holm's correction over the checkpoints."""
+
+
+class Selection(_Record):
+    """metrics/selection.json."""
+
+    verdict: Literal["selected", "no clear winner"]
+    step: int
+    """The recommended checkpoint; with no clear winner, the one that export takes (named as such in the reason)."""
+    reason: str
+    """A plain-language paragraph."""
+    gates_failed: dict[str, str]
+    """step-N -> the gates it failed."""
+    tied_steps: tuple[int, ...]
+    """Steps that cannot be told from the best."""
+    criteria: dict[str, str] = {}
+    """distance | clip_gap | colour | diversity -> the metric that stood for it."""
+    front_steps: tuple[int, ...] = ()
+    """Steps that no other eligible one beats or equals on every criterion."""
+    standings: dict[str, Standing] = {}
+    """step-N -> how it stands by the criteria together."""

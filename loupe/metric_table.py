@@ -1,0 +1,225 @@
+"""The literal table of every metric: name, direction, meaning, and the function that computes it, named as text.
+
+It computes nothing and imports no torch. What to do with the table: loupe/metric_specs.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+STANDARD_INCEPTION = "inception-2015-12-05"
+DEMO_CLASSIFIER = "demo-classifier"
+DEMO_CLIP = "demo-clip"
+
+Criterion = Literal["kid", "cmmd", "text", "clip_gap", "colour", "diversity", "background", "centring", "memorisation"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric, i.e. one column of metrics/checkpoints.csv (with further columns, see `checkpoint_columns`)."""
+
+    key: str
+    label: str
+    level: Literal["image", "set"]
+    """image: a mean of values per picture (also a column of per_image.csv); set: of all pictures together."""
+    better: Literal["higher", "lower", "closer to real", "zero"]
+    unit: str
+    """'' for a pure number, 'share', 'points' ..."""
+    extractor: Literal["inception", "clip", "pixels"]
+    meaning: str
+    """One sentence for a reader who has not met it."""
+    compute: str
+    """'package.module:function' (images, real); level image: -> float64 [N], NaN where a picture has no value; level
+    set: -> float."""
+    target: str | None = None
+    """Field of evaluate.targets that speaks of this metric, or None."""
+    extractor_name: str | None = None
+    """The one extractor that this key is for; None: any of its role that is standard (pixels need none)."""
+    resamples: str | None = None
+    """Level set only: 'package.module:function', (images, real, counts [R, N]) -> float64 [R], the value under each
+    bootstrap resample."""
+    unbiased: bool = False
+    """Level set only: whether the draws centre on the value, so that it has an interval of its own."""
+    image_column: str | None = None
+    """Level image only: the column of metrics/per_image.csv that `key` is the mean of."""
+    against_real: bool = False
+    """Whether the value compares with the held-out real photos (a distance) or stands alone."""
+    null: str | None = None
+    """'package.module:function' (real, n_images) -> Null; None: the metric of random real train photos."""
+    ranks: bool = False
+    """Whether pages name it first when they order checkpoints (one per set of extractors)."""
+    criterion: Criterion | None = None
+    """What `select` uses it for."""
+    headline: bool = False
+    """Whether it belongs in a table that has room for few."""
+
+
+def _pair(key: str, demo_key: str, *, demo_label: str | None = None, **fields: Any) -> tuple[MetricSpec, MetricSpec]:
+    """Return the metric for standard extractors and the one for the demo's, which never bears a standard name."""
+    clip = fields["extractor"] == "clip"
+    demo = {
+        **fields,
+        "label": f"{demo_label or fields['label']} (demo)",
+        "meaning": f"{fields['meaning']} By the demo's own small network: comparable only inside this project.",
+        "target": None,
+    }
+    return (
+        MetricSpec(key=key, extractor_name=None if clip else STANDARD_INCEPTION, **fields),
+        MetricSpec(key=demo_key, extractor_name=DEMO_CLIP if clip else DEMO_CLASSIFIER, **demo),
+    )
+
+
+def _set(module: str, function: str, **fields: Any) -> dict[str, Any]:
+    """Return the fields of a set metric: `<function>_score` and `<function>_resamples` of a module."""
+    place = f"loupe.metrics.{module}:{function}"
+    return {"level": "set", "compute": f"{place}_score", "resamples": f"{place}_resamples", **fields}
+
+
+def _image(place: str, column: str, **fields: Any) -> dict[str, Any]:
+    return {"level": "image", "compute": f"loupe.metrics.{place}", "image_column": column, **fields}
+
+
+_DISTRIBUTION = (
+    *_pair(
+        "fid", "fd_demo", label="FID", demo_label="Fréchet distance", better="lower", unit="", extractor="inception",
+        target="fid", against_real=True, headline=True,
+        meaning="How far the pictures as a whole lie from the real photos; comparable only at the same number of "
+        "pictures.",
+        **_set("frechet", "frechet"),
+    ),
+    *_pair(
+        "kid", "kid_demo", label="KID × 1000", demo_label="Kernel distance × 1000", better="lower", unit="",
+        extractor="inception", against_real=True, unbiased=True, criterion="kid",
+        meaning="How far the pictures as a whole lie from the real photos, without FID's bias at few pictures; around "
+        "0, on either side, there is no difference.",
+        **_set("kernel_distance", "kid"),
+    ),
+    *_pair(
+        "cmmd", "cmmd_demo", label="CMMD × 1000", better="lower", unit="", extractor="clip", against_real=True,
+        unbiased=True, ranks=True, criterion="cmmd", headline=True,
+        meaning="How far the pictures lie from the real photos as the text-image model sees them (unbiased form); "
+        "around 0, on either side, there is no difference.",
+        **_set("kernel_distance", "cmmd"),
+    ),
+    *_pair(
+        "precision", "precision_demo", label="Precision", better="higher", unit="share", extractor="inception",
+        against_real=True,
+        meaning="Share of the pictures that look like some real photo (5 nearest neighbours).",
+        **_image("manifold:precision_of_images", "precision"),
+    ),
+    *_pair(
+        "recall", "recall_demo", label="Recall", better="higher", unit="share", extractor="inception",
+        against_real=True,
+        meaning="Share of the real photos that the pictures surround (5 nearest neighbours).",
+        **_set("manifold", "recall"),
+    ),
+    *_pair(
+        "density", "density_demo", label="Density", better="closer to real", unit="", extractor="inception",
+        against_real=True,
+        meaning="How thickly real photos lie around the pictures; 1 for equal distributions, more when the pictures "
+        "crowd where most photos are.",
+        **_image("manifold:density_of_images", "density"),
+    ),
+    *_pair(
+        "coverage", "coverage_demo", label="Coverage", better="higher", unit="share", extractor="inception",
+        against_real=True,
+        meaning="Share of the real photos that have a picture near them; its best value depends on the number of "
+        "pictures, see its null.",
+        **_set("manifold", "coverage"),
+    ),
+)  # fmt: skip
+
+_TEXT_AND_COLOUR = (
+    *_pair(
+        "clip_score", "clip_demo", label="CLIP score", demo_label="Text-image score", better="higher", unit="points",
+        extractor="clip", target="clip_score", criterion="text", headline=True,
+        meaning="100 times the cosine between picture and prompt, as the named text-image model sees them.",
+        **_image("clip_score:clip_scores", "clip"),
+    ),
+    *_pair(
+        "clip_gap", "clip_gap_demo", label="CLIP gap", demo_label="Text-image gap", better="higher", unit="points",
+        extractor="clip", criterion="clip_gap", headline=True,
+        meaning="The text-image score with the picture's own prompt minus that with the run's other prompts: what the "
+        "picture owes to its prompt.",
+        **_image("clip_score:clip_gaps", "clip_gap"),
+    ),
+    MetricSpec(
+        key="colour_demo", label="Colour as asked (demo)", better="higher", unit="share", extractor="inception",
+        extractor_name=DEMO_CLASSIFIER, headline=True,
+        meaning="Share of the pictures in which the demo classifier sees the colour that the prompt asks for.",
+        **_image("colour:colour_matches", "colour_ok"),
+    ),
+    MetricSpec(
+        key="colour_share", label="Colour by pixels", better="higher", unit="share", extractor="pixels",
+        criterion="colour", headline=True,
+        meaning="Share of the product's pixels in the colour family that the prompt asks for (CIELAB); shadows and "
+        "highlights keep real photos below 1 too.",
+        **_image("colour:colour_shares", "colour_share"),
+    ),
+    MetricSpec(
+        key="colour_top2", label="Colour among the two largest", better="higher", unit="share", extractor="pixels",
+        meaning="Share of the pictures whose asked colour family is one of the product's two largest.",
+        **_image("colour:colour_in_top_two", "colour_top2"),
+    ),
+)  # fmt: skip
+
+_COMPOSITION = (
+    MetricSpec(
+        key="background_ok", label="White background", better="higher", unit="share", extractor="pixels",
+        criterion="background", headline=True,
+        meaning="Share of the pictures whose 6 % border is as white as the real photos': at least 99 % of its pixels "
+        "have R, G and B >= 240.",
+        **_image("background:background_passes", "background_ok"),
+    ),
+    MetricSpec(
+        key="centred_ok", label="Centred", better="higher", unit="share", extractor="pixels", criterion="centring",
+        headline=True,
+        meaning="Share of the pictures whose product keeps off the border and as near to the centre as in the real "
+        "photos.",
+        **_image("silhouette:centred", "centred_ok"),
+    ),
+    MetricSpec(
+        key="single_object", label="Single object", better="closer to real", unit="share", extractor="pixels",
+        meaning="Share of the pictures that show one connected thing on a white background.",
+        **_image("silhouette:single_objects", "single_object"),
+    ),
+    MetricSpec(
+        key="sharpness_pct", label="Sharpness percentile", better="closer to real", unit="", extractor="pixels",
+        meaning="Mean share of the real train photos that are blurrier than a picture; 0.5 is as sharp as real.",
+        **_image("silhouette:sharpness_percentiles", "sharpness_pct"),
+    ),
+)  # fmt: skip
+
+_SPREAD = (
+    *_pair(
+        "memor_share", "memor_share_demo", label="Memorised", better="lower", unit="share", extractor="inception",
+        null="loupe.metrics.memorisation:memorisation_null", criterion="memorisation", headline=True,
+        meaning="Share of the pictures that lie nearer to a single training photo than all but 5 % of the held-out "
+        "photos do.",
+        **_image("memorisation:memorised_images", "memorised"),
+    ),
+    *_pair(
+        "diversity_ratio", "diversity_ratio_demo", label="Diversity", better="closer to real", unit="",
+        extractor="inception", criterion="diversity", headline=True,
+        meaning="How different the pictures of one prompt are, divided by how different real photos of that colour "
+        "are; 1 is as diverse as real.",
+        **_image("diversity:diversity_of_images", "diversity"),
+    ),
+    *_pair(
+        "vendi", "vendi_demo", label="Vendi score", better="closer to real", unit="", extractor="inception",
+        meaning="The effective number of different pictures; it grows with the number of pictures.",
+        **_set("diversity", "vendi"),
+    ),
+    *_pair(
+        "inception_score", "is_demo", label="Inception Score", better="closer to real", unit="", extractor="inception",
+        target="inception_score", headline=True,
+        meaning="Roughly how many classes the pictures cover with confidence; for one kind of product the value of the "
+        "real photos is the aim, not a high one.",
+        **_set("inception_score", "inception"),
+    ),
+)  # fmt: skip
+
+METRIC_SPECS: dict[str, MetricSpec] = {
+    spec.key: spec for spec in (*_DISTRIBUTION, *_TEXT_AND_COLOUR, *_COMPOSITION, *_SPREAD)
+}

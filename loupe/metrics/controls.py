@@ -1,0 +1,85 @@
+"""Pictures that nobody would ship, scored like a checkpoint's: noise, blank white, and real photos with wrong captions.
+
+A score that they reach too says nothing about a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from loupe.metric_specs import MetricSpec
+from loupe.metrics.extractors import Extractors
+from loupe.metrics.image_set import ASKED_COLOUR, ASKED_FAMILY, CLIP_TEXT, ImageSet, RealPhotos, TooFewImagesError
+from loupe.metrics.images import MadeImage, Pixels
+from loupe.metrics.measure import ImageRow, measure_images
+from loupe.metrics.scoring import value_of
+from loupe.records import SamplesManifest
+from loupe.workstore import WorkStore
+
+NOISE, WHITE, SHUFFLED = "noise", "blank white", "real photos, shuffled captions"
+
+
+def control_scores(
+    manifest: SamplesManifest,
+    real: RealPhotos,
+    specs: Mapping[str, MetricSpec],
+    *,
+    extractors: Extractors,
+    store: WorkStore,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> dict[str, dict[str, float]]:
+    """Return control -> metric key -> value, over the prompts, seeds and sizes of one checkpoint of `manifest`.
+
+    A metric that a control has no value of is left out.
+    """
+    size_px = (manifest.height_px, manifest.width_px)
+    asked = [(prompt, index) for prompt in manifest.prompts for index in range(manifest.seeds_per_prompt)]
+    noise = [_noise(int(seed), size_px) for seed in rng.integers(0, 2**63, len(asked))]
+    white = _made(partial(np.full, (*size_px, 3), 255, dtype=np.uint8))
+    scores = {}
+    for name, pictures in ((NOISE, noise), (WHITE, [white] * len(asked))):
+        rows = [
+            ImageRow(cell=(prompt.prompt_id, index), file=picture, text=prompt.text, colour=prompt.colour)
+            for (prompt, index), picture in zip(asked, pictures, strict=True)
+        ]
+        images = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}").images
+        scores[name] = _values(images, real, specs)
+    shuffled = _with_other_captions(real.held_out, rng)
+    of_prompt = {k: spec for k, spec in specs.items() if spec.criterion in ("text", "clip_gap", "colour")}
+    scores[SHUFFLED] = _values(shuffled, real, of_prompt)
+    return scores
+
+
+def _values(images: ImageSet, real: RealPhotos, specs: Mapping[str, MetricSpec]) -> dict[str, float]:
+    values = {}
+    for key, spec in specs.items():
+        try:
+            values[key] = value_of(images, real, spec)
+        except TooFewImagesError:
+            continue
+    return values
+
+
+def _with_other_captions(photos: ImageSet, rng: np.random.Generator) -> ImageSet:
+    order = rng.permutation(len(photos))
+    follower = np.empty_like(order)
+    follower[order] = np.roll(order, -1)  # one cycle through all photos: none keeps its own caption
+    of_caption = [name for name in (CLIP_TEXT, ASKED_COLOUR, ASKED_FAMILY) if name in photos.arrays]
+    moved = {name: photos.array(name)[follower] for name in of_caption}
+    return ImageSet(cells=photos.cells, arrays={**photos.arrays, **moved})
+
+
+def _noise(seed: int, size_px: tuple[int, int]) -> MadeImage:
+    def draw() -> Pixels:
+        return np.random.default_rng(seed).integers(0, 256, (*size_px, 3), dtype=np.uint8)
+
+    return _made(draw)
+
+
+def _made(draw: Callable[[], Pixels]) -> MadeImage:
+    return MadeImage(sha256=hashlib.sha256(draw().tobytes()).hexdigest(), draw=draw)

@@ -1,0 +1,99 @@
+"""How different pictures are from each other: within a prompt, and over the whole set. It compares with no photo pixel.
+
+Both look at features after the train photos' mean is taken away: raw features of one kind of product are all alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.metrics.image_set import ASKED_FAMILY, FEATURES, Array, ImageSet, RealPhotos, require_images
+
+LEAST_PHOTOS = 5
+"""Train photos of a colour family that the spread of a prompt may be compared with."""
+KEPT_VARIANCE = 0.95
+MOST_COMPONENTS = 64
+"""Directions kept when features are whitened: the leading ones of the train photos. More are mostly their noise."""
+
+
+def diversity_of_images(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [N]: mean (1 - cosine) of an image to the others of its prompt, divided by that of real train photos.
+
+    1 is as diverse as the train photos of the colour family that the prompt asks for, 0 the same picture for every
+    seed. NaN for a prompt with one image, without a colour, or whose colour fewer than five train photos have.
+    """
+    mean_D = _train_mean(real)
+    families = real.train.array(ASKED_FAMILY)
+    real_unit = _unit(real.train.array(FEATURES) - mean_D)
+    spreads = {
+        family: _mean_difference(real_unit[families == family])
+        for family in np.unique(families[families >= 0])
+        if (families == family).sum() >= LEAST_PHOTOS
+    }
+    unit = _unit(images.array(FEATURES) - mean_D)
+    values = np.full(len(images), np.nan)
+    prompts = images.prompt_index()
+    for prompt in np.unique(prompts):
+        rows = np.flatnonzero(prompts == prompt)
+        spread = spreads.get(images.array(ASKED_FAMILY)[rows[0]], 0.0)
+        if len(rows) > 1 and spread > 0:
+            cosines = unit[rows] @ unit[rows].T
+            others = cosines.sum(axis=1) - np.diag(cosines)
+            values[rows] = (1 - others / (len(rows) - 1)) / spread
+    return values
+
+
+def vendi_score(images: ImageSet, real: RealPhotos) -> float:
+    """Return the Vendi score (Friedman & Dieng 2022, arXiv:2210.02410): the effective number of different images.
+
+    exp of the entropy of the eigenvalues of K / N, K the cosines of features whitened by the train photos; 1 for one
+    image repeated. It grows with N. Raises TooFewImagesError without images or with fewer than three train photos.
+    """
+    return float(vendi_resamples(images, real, np.ones((1, len(images))))[0])
+
+
+def vendi_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
+    """Return the score under each resample; copies add nothing new, so use differences under the same counts only."""
+    require_images(images, 1, "a Vendi score")
+    require_images(real.train, 3, "the whitening of a Vendi score")
+    return vendi_of_rows(_whitened(images, real), counts_RN)
+
+
+def vendi_of_rows(unit_NK: Array, counts_RN: NDArray) -> Array:
+    """Return [R] scores of unit rows, row n taken counts_RN[r, n] times; NaN where a resample is empty."""
+    counts = np.asarray(counts_RN, dtype=np.float64)
+    scores = np.full(len(counts), np.nan)
+    for r in np.flatnonzero(counts.sum(axis=1) > 0):
+        drawn = np.flatnonzero(counts[r])
+        rows = unit_NK[drawn] * np.sqrt(counts[r, drawn] / counts[r].sum())[:, None]
+        gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+        values = np.clip(np.linalg.eigvalsh(gram), 0, None)
+        positive = values[values > 0]
+        scores[r] = np.exp(-(positive * np.log(positive)).sum())
+    return scores
+
+
+def _whitened(images: ImageSet, real: RealPhotos) -> Array:
+    train = real.train.array(FEATURES) - _train_mean(real)
+    _, singular, directions = np.linalg.svd(train, full_matrices=False)
+    shares = np.cumsum(singular**2) / (singular**2).sum()
+    kept = min(int(np.searchsorted(shares, KEPT_VARIANCE)) + 1, MOST_COMPONENTS, len(train) - 1)
+    projected = (images.array(FEATURES) - _train_mean(real)) @ directions[:kept].T
+    return _unit(projected / singular[:kept])
+
+
+def _train_mean(real: RealPhotos) -> Array:
+    return real.train.array(FEATURES).mean(axis=0, dtype=np.float64)
+
+
+def _mean_difference(unit_ND: Array) -> float:
+    n = len(unit_ND)
+    cosines = unit_ND @ unit_ND.T
+    return float(1 - (cosines.sum() - np.trace(cosines)) / (n * (n - 1)))
+
+
+def _unit(rows_ND: Array) -> Array:
+    """Return rows of length 1; a row of zeros, which has no direction, stays as it is and so is like no other."""
+    lengths = np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    return np.divide(rows_ND, lengths, out=np.zeros_like(rows_ND), where=lengths > 0)

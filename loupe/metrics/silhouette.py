@@ -1,0 +1,127 @@
+"""The product of a catalogue picture as a mask against its white background, and what the mask tells.
+
+Where the background is not white there is no mask to find: all of the picture counts as product, reaches the border and
+so passes neither for centred nor for a single object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from loupe.metrics.background import border_ring
+from loupe.metrics.image_set import (
+    CENTRE_OFFSET,
+    FOREGROUND_SHARE,
+    N_OBJECTS,
+    SHARPNESS,
+    TOUCHES_BORDER,
+    Array,
+    ImageSet,
+    RealPhotos,
+)
+
+WHITE_AT_MOST, WHITE_AT_LEAST = 250, 230
+"""Background is white from min(R, G, B) 250 on, as in catalogue photos: a white shoe keeps its body. Where the border
+itself is darker, down to 230, its darkest twentieth is the bound."""
+LEAST_OBJECT = 0.01
+"""A component is an object from this share of the picture on."""
+WIDEST_OFFSET = 0.125
+"""A product is centred up to this offset (the 99th percentile of 300 real shoe photos is 0.124), or up to that of the
+train photos where they are less centred."""
+ERODED_SHARE = 1 / 112
+"""Of the side: pixels this near to the outline mix with the background."""
+EVERY_NEIGHBOUR = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Silhouette:
+    """What the mask of one picture tells."""
+
+    foreground_share: float
+    centre_offset: float
+    """Distance of the bounding box's centre from the picture's, as a share of the longer side; 1 without a product."""
+    touches_border: bool
+    n_objects: int
+    """Connected parts."""
+
+
+def centred(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [N]: 1 where the product keeps off the border and its offset is inside the real photos' band, else 0."""
+    widest = max(WIDEST_OFFSET, float(np.percentile(real.train.array(CENTRE_OFFSET), 99)))
+    inside = (images.array(CENTRE_OFFSET) <= widest) & (images.array(TOUCHES_BORDER) == 0)
+    return inside.astype(np.float64)
+
+
+def single_objects(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [N]: 1 where the picture shows one connected thing that keeps off the border, else 0."""
+    del real
+    return ((images.array(N_OBJECTS) == 1) & (images.array(TOUCHES_BORDER) == 0)).astype(np.float64)
+
+
+def sharpness_percentiles(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [N]: the share of the train photos that are blurrier (ties count half); NaN without a product.
+
+    Half is what real photos have on average; near 0 is blur, near 1 noise or ringing.
+    """
+    train = np.sort(real.train.array(SHARPNESS)[real.train.array(FOREGROUND_SHARE) > 0])
+    values = images.array(SHARPNESS)
+    if not len(train):
+        return np.full(len(images), np.nan)
+    below = np.searchsorted(train, values, side="left") + np.searchsorted(train, values, side="right")
+    return np.where(images.array(FOREGROUND_SHARE) > 0, below / (2 * len(train)), np.nan)
+
+
+def product_mask(image_HWC: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return [H, W]: what no near-white path joins to the border, opened with 3 x 3, without specks up to 1 %.
+
+    White inside the product belongs to it.
+    """
+    darkest = image_HWC.min(axis=2)
+    ring = darkest[border_ring(darkest.shape)]
+    white = darkest >= np.clip(np.percentile(ring, 5), WHITE_AT_LEAST, WHITE_AT_MOST)
+    labels, _ = ndimage.label(white)
+    at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    product = ~np.isin(labels, at_border[at_border > 0])
+    parts, _ = ndimage.label(ndimage.binary_opening(product, structure=EVERY_NEIGHBOUR), structure=EVERY_NEIGHBOUR)
+    large = np.bincount(parts.ravel()) > LEAST_OBJECT * parts.size
+    large[0] = False
+    return large[parts]
+
+
+def eroded(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask without its outline; the mask itself where nothing would be left."""
+    steps = max(1, round(ERODED_SHARE * max(mask_HW.shape)))
+    inner = ndimage.binary_erosion(mask_HW, structure=EVERY_NEIGHBOUR, iterations=steps)
+    return inner if inner.any() else mask_HW
+
+
+def describe(mask_HW: NDArray[np.bool_]) -> Silhouette:
+    """Return size, place and number of what a product mask shows."""
+    if not mask_HW.any():
+        return Silhouette(foreground_share=0.0, centre_offset=1.0, touches_border=False, n_objects=0)
+    _, n_objects = ndimage.label(mask_HW, structure=EVERY_NEIGHBOUR)
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    height, width = mask_HW.shape
+    offset = np.hypot((rows[0] + rows[-1] + 1 - height) / 2, (columns[0] + columns[-1] + 1 - width) / 2)
+    edges = np.concatenate([mask_HW[0], mask_HW[-1], mask_HW[:, 0], mask_HW[:, -1]])
+    return Silhouette(
+        foreground_share=float(mask_HW.mean()),
+        centre_offset=float(offset / max(height, width)),
+        touches_border=bool(edges.any()),
+        n_objects=n_objects,
+    )
+
+
+def laplacian_variance(image_HWC: NDArray[np.uint8], inner_HW: NDArray[np.bool_]) -> float:
+    """Return the variance of the luminance's Laplacian inside the eroded mask (grey levels squared); 0 for no pixel.
+
+    It depends on the picture's size: all pictures and photos of a run are equally large.
+    """
+    if not inner_HW.any():
+        return 0.0
+    luminance = image_HWC.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return float(ndimage.laplace(luminance)[inner_HW].var())

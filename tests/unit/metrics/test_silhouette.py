@@ -1,0 +1,142 @@
+"""The product mask and what it tells, on drawn pictures with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from loupe.metrics.image_set import (
+    CENTRE_OFFSET,
+    FOREGROUND_SHARE,
+    N_OBJECTS,
+    SHARPNESS,
+    TOUCHES_BORDER,
+    ImageSet,
+    RealPhotos,
+)
+from loupe.metrics.silhouette import (
+    centred,
+    describe,
+    eroded,
+    laplacian_variance,
+    product_mask,
+    sharpness_percentiles,
+    single_objects,
+)
+from tests.unit.metrics.image_sets import image_set
+
+SIDE = 112
+
+
+def white() -> np.ndarray:
+    return np.full((SIDE, SIDE, 3), 255, dtype=np.uint8)
+
+
+def block(top: int, left: int, height: int, width: int, value: int = 60) -> np.ndarray:
+    image = white()
+    image[top : top + height, left : left + width] = value
+    return image
+
+
+def test_a_block_is_its_own_mask() -> None:
+    found = describe(product_mask(block(30, 40, 50, 20)))
+    assert found.foreground_share == pytest.approx(1000 / SIDE**2)
+    assert found.centre_offset == pytest.approx(np.hypot(55 - 56, 50 - 56) / SIDE)
+    assert (found.touches_border, found.n_objects) == (False, 1)
+
+
+def test_a_white_product_on_white_keeps_its_body() -> None:
+    """Its brightest parts are near white; only what reaches the border is background."""
+    image = block(30, 30, 50, 50, value=243)
+    image[40:60, 40:60] = 255
+    assert product_mask(image).sum() == 2500
+
+
+def test_an_off_white_border_lowers_the_bound_and_a_grey_one_is_no_background() -> None:
+    image = block(30, 30, 50, 50)
+    image[image == 255] = 236
+    assert product_mask(image).sum() == 2500
+    image[image == 236] = 220
+    found = describe(product_mask(image))
+    assert (found.foreground_share, found.touches_border) == (1.0, True)
+
+
+def test_specks_are_no_product_and_two_things_are_two() -> None:
+    image = block(20, 20, 30, 30)
+    image[80:84, 80:84] = 0
+    assert describe(product_mask(image)).n_objects == 1
+    image[70:100, 60:100] = 0
+    assert describe(product_mask(image)).n_objects == 2
+
+
+def test_a_blank_picture_shows_nothing() -> None:
+    found = describe(product_mask(white()))
+    assert (found.foreground_share, found.centre_offset, found.n_objects) == (0.0, 1.0, 0)
+    assert laplacian_variance(white(), product_mask(white())) == 0.0
+
+
+def test_the_outline_is_left_out_of_what_is_measured() -> None:
+    mask = product_mask(block(30, 30, 50, 50))
+    assert eroded(mask).sum() == 48 * 48
+    thin = np.zeros((SIDE, SIDE), dtype=bool)
+    thin[5:7] = True
+    assert eroded(thin).sum() == thin.sum()
+
+
+def test_blur_lowers_sharpness_and_noise_raises_it() -> None:
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 200, (50, 50, 1)).repeat(3, axis=2).astype(np.uint8)
+    image = white()
+    image[30:80, 30:80] = texture
+    inner = eroded(product_mask(image))
+    values = [
+        laplacian_variance(ndimage.gaussian_filter(image, (sigma, sigma, 0)), inner) for sigma in (0, 0.7, 1.5, 3)
+    ]
+    assert values == sorted(values, reverse=True)
+    flat = block(30, 30, 50, 50)
+    assert laplacian_variance(flat, eroded(product_mask(flat))) == 0.0
+
+
+def test_laplacian_of_a_checkerboard() -> None:
+    """Every pixel differs from its four neighbours by v: the Laplacian is +-4v, its variance 16 v^2."""
+    board = (np.indices((40, 40)).sum(axis=0) % 2 * 10).astype(np.uint8)[..., None].repeat(3, axis=2)
+    inner = np.zeros((40, 40), dtype=bool)
+    inner[10:30, 10:30] = True
+    assert laplacian_variance(board, inner) == pytest.approx(16 * 10**2)
+
+
+def measured(offset: float, touches: float, n: float = 1.0) -> ImageSet:
+    return image_set(
+        1, **{CENTRE_OFFSET: np.array([offset]), TOUCHES_BORDER: np.array([touches]), N_OBJECTS: np.array([n])}
+    )
+
+
+def real(**arrays: np.ndarray) -> RealPhotos:
+    train = image_set(len(next(iter(arrays.values()))), **arrays)
+    return RealPhotos(train=train, held_out=train)
+
+
+def test_centred_is_inside_the_photos_band_and_off_the_border() -> None:
+    tidy = real(**{CENTRE_OFFSET: np.full(50, 0.02)})
+    loose = real(**{CENTRE_OFFSET: np.linspace(0, 0.3, 101)})
+    assert centred(measured(0.125, 0), tidy).tolist() == [1.0]
+    assert centred(measured(0.126, 0), tidy).tolist() == [0.0]
+    assert centred(measured(0.28, 0), loose).tolist() == [1.0]
+    assert centred(measured(0.0, 1), loose).tolist() == [0.0]
+
+
+def test_a_single_object_keeps_off_the_border() -> None:
+    photos = real(**{CENTRE_OFFSET: np.zeros(2)})
+    found = [single_objects(measured(0.0, *case), photos)[0] for case in ((0, 1), (0, 2), (0, 0), (1, 1))]
+    assert found == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_sharpness_is_a_percentile_of_the_train_photos() -> None:
+    photos = real(**{SHARPNESS: np.array([1.0, 2, 3, 4, 99]), FOREGROUND_SHARE: np.array([0.2, 0.2, 0.2, 0.2, 0.0])})
+    images = image_set(
+        5, **{SHARPNESS: np.array([0.5, 2.5, 9.0, 2.0, 2.0]), FOREGROUND_SHARE: np.array([0.3, 0.3, 0.3, 0.3, 0.0])}
+    )
+    found = sharpness_percentiles(images, photos)
+    assert found[:4].tolist() == [0.0, 0.5, 1.0, 0.375]
+    assert np.isnan(found[4]), "a picture without a product is not blurred"
