@@ -28,7 +28,7 @@ class LoraTrial:
     rank: int = 8
     alpha: int = 16
     steps: int = 300
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     seed: int = 7
 
 
@@ -45,8 +45,8 @@ def sample(
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
-    steps: int = 20,
-    guidance_scale: float = 4.0,
+    steps: int = 16,
+    guidance_scale: float = 3.0,
 ) -> np.ndarray:
     """One picture per prompt, uint8 [N, H, W, 3]; noise of picture i comes from seeds[i] alone."""
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
