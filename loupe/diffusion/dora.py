@@ -5,6 +5,7 @@ In bfloat16 a length is off by up to 0.4 %, so a fresh adapter would already cha
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class ConvolutionLengths(DoraConv2dLayer):
         self, weight: torch.Tensor, lora_weight: torch.Tensor, scaling: float, adapter_name: str | None = None
     ) -> torch.Tensor:
         """Return the length of every row of weight + scaling * lora_weight, [1, out, 1, 1]."""
-        with torch.autocast(weight.device.type, enabled=False):
+        # A tensor without content, of which only the cost is wanted, knows no autocast.
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             return super().get_weight_norm(weight.float(), lora_weight.float(), scaling, adapter_name=adapter_name)
 
 

@@ -9,6 +9,8 @@ from benchmarks.full_size import TEXT_ENCODER, UNET, VAE
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.cost_model import _FusedAttention, _LiveBytes, drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
+from tests.tiny_models import build_tiny_base_model
 
 CPU = DevicePolicy("cpu", "float32", "test")
 CUDA = DevicePolicy("cuda", "bfloat16", "test")
@@ -25,6 +27,11 @@ def sd15(tmp_path_factory):
         (folder / part).mkdir()
         (folder / part / "config.json").write_text(json.dumps({**config, "_class_name": kind}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory):
+    return build_tiny_base_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +57,15 @@ def test_half_precision_on_a_gpu_that_is_not_here_keeps_less(sd15, sd15_cost):
     assert cuda.weight_bytes == 2 * 859_520_964 + 4 * 1_594_368
     assert 0.5 * sd15_cost.kept_bytes < cuda.kept_bytes < 0.8 * sd15_cost.kept_bytes
     assert cuda.forward_flop == sd15_cost.forward_flop
+
+
+@pytest.mark.parametrize(("choice", "use_dora"), [("attention", True), ("all-linear-conv", True), ("qv", False)])
+def test_every_kind_of_adapter_can_be_counted(tiny_base, choice, use_dora):
+    names = resolve_target_modules(unet_skeleton(tiny_base), choice)
+    adapter = AdapterConfig(rank=4, alpha=8, target_modules=names, base_model="x", use_dora=use_dora)
+    cost = unet_cost(tiny_base, adapter=adapter, latent_side=8, text_tokens=77, policy=CPU)
+    assert cost.n_adapter_parameters > 0
+    assert 0 < cost.checkpointed_bytes < cost.kept_bytes
 
 
 def test_recomputing_keeps_far_less_than_keeping(sd15_cost):
