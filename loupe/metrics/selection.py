@@ -7,7 +7,8 @@
 4. The best has the highest merit; tied are those whose paired difference to it may be 0 (95 % interval).
 5. The earliest of the tied is recommended: it is as good, and least trained.
 Claims against base (1 and 2) are corrected by Holm over all checkpoints. Where nothing is above base there is no clear
-winner. Weights and gates come from params.yaml, i.e. from before the run.
+winner; what is named then failed the fewest gates and, of those, has the highest merit. Weights and gates come from
+params.yaml, i.e. from before the run.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ def compare_checkpoints(
 ) -> Comparison:
     """Apply the rule to the checkpoints (without base), ascending by step; `keys` is criterion -> metric key."""
     text_p = holm_adjusted({c.step: sign_p_value(c.text_gain) for c in checkpoints if len(c.text_gain)})
-    failed = {}
+    failed, n_failed = {}, {c.step: 0 for c in checkpoints}
     for checkpoint in checkpoints:
         reasons = failed_gates(
             checkpoint, gates, worse_text=_is_clear(-checkpoint.text_gain, text_p.get(checkpoint.step))
         )
         if reasons:
-            failed[checkpoint.step] = "; ".join(reasons)
+            failed[checkpoint.step], n_failed[checkpoint.step] = "; ".join(reasons), len(reasons)
     criteria = _usable(checkpoints, keys, weights)
     merits = _merits(checkpoints, {name: weights[name] for name in criteria})
     merit_p = holm_adjusted({step: sign_p_value(m.draws) for step, m in merits.items() if len(m.draws)})
@@ -80,7 +81,11 @@ def compare_checkpoints(
     front = pareto_front(better or eligible, criteria)
     best = max(front, key=lambda c: merits[c.step].value) if front else None
     tied = [c for c in front if best is not None and _may_be_equal(merits[c.step], merits[best.step])]
-    fallback = max((c for c in checkpoints if c.step in merits), key=lambda c: merits[c.step].value, default=None)
+    fallback = max(
+        (c for c in checkpoints if c.step in merits),
+        key=lambda c: (-n_failed[c.step], merits[c.step].value),
+        default=None,
+    )
     n_draws = max((len(m.draws) for m in merits.values()), default=0)
     needed = draws_needed(len(merit_p), LEVEL) if merit_p else 0
     return Comparison(

@@ -168,6 +168,13 @@ def test_no_winner_when_nothing_passes_the_gates() -> None:
     assert selection_record(found, "because").standings["step-000075"].to_best is None
 
 
+def test_when_all_fail_the_one_that_fails_the_fewest_gates_is_named_and_then_the_highest_merit() -> None:
+    worst = evidence(75, 40.0, background=0.5, centred=0.3)
+    found = compare(worst, evidence(150, 20.0, centred=0.7), evidence(225, 10.0, centred=0.7))
+    assert found.verdict == "no clear winner"
+    assert found.chosen.step == 150
+
+
 def test_no_winner_when_nothing_can_be_told_from_base() -> None:
     found = compare(evidence(75, 0.1), evidence(150, -0.1))
     assert (found.verdict, found.chosen.step) == ("no clear winner", 75)
