@@ -1,4 +1,4 @@
-"""The command line beside the pipeline: check a set-up, draw any prompt with any checkpoint, export any checkpoint.
+"""The command line beside the pipeline: check a set-up, report a decision, draw or export with any checkpoint.
 
 It is thin: each command loads the parameters and calls what the stages call. What belongs to a run is made by
 `dvc repro`; nothing here writes to its folders.
@@ -45,7 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     scores = commands.add_parser("scores", help="print the scores of the last run as a Markdown table")
+    scores.add_argument("--only", nargs="+", default=[], metavar="KEY", help="these scores; default: the headline ones")
     scores.set_defaults(command=_scores)
+
+    report = commands.add_parser("report", help="write the decision as one HTML file that needs no server")
+    report.add_argument(
+        "--prompt-id", type=_prompt_id, action="append", default=[], dest="prompt_ids",
+        help="a prompt whose pictures the file shows; may be repeated",
+    )  # fmt: skip
+    report.add_argument("--output", type=Path, required=True, help="the HTML file to write")
+    report.set_defaults(command=_report)
 
     generate = commands.add_parser("generate", help="draw a prompt with chosen checkpoints")
     generate.add_argument("prompt")
@@ -89,11 +98,21 @@ def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
     from loupe.run_store import RunStore
     from loupe.score_report import score_report
 
-    del params, options
-    report = score_report(RunStore(paths.root))
+    del params
+    report = score_report(RunStore(paths.root), keys=options.only)
     if not report:
         raise PipelineError("There are no scores yet (metrics/checkpoints.csv). Run: dvc repro")
     print(report)
+
+
+def _report(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
+    from loupe.atomic_io import write_text
+    from loupe.report_page import report_html
+    from loupe.run_store import RunStore
+
+    del params
+    write_text(options.output, report_html(RunStore(paths.root), prompt_ids=options.prompt_ids))
+    print(options.output)
 
 
 def _generate(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:

@@ -1,20 +1,27 @@
 """The scores of a run as a Markdown table, for README, model cards and terminals. It reads through RunStore only.
 
-Only headline metrics have a column: all of them are in metrics/checkpoints.csv.
+Unless metrics are asked for, only headline ones have a column: all of them are in metrics/checkpoints.csv.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from loupe.errors import PipelineError, nearest_names
 from loupe.run_store import MetricColumn, RunStore, Score, StepScores
 
 _DIRECTION = {"higher": "higher is better", "lower": "lower is better", "closer to real": "like real photos is best"}
 
 
-def score_report(store: RunStore) -> str:
-    """Return a row per checkpoint, the null or real value of each score and the controls'; '' without scores."""
-    rows, metrics = store.scores(), tuple(column for column in store.metrics() if column.spec.headline)
+def score_report(store: RunStore, *, keys: Sequence[str] = ()) -> str:
+    """Return a row per checkpoint, the null or real value of each score and the controls'; '' without scores.
+
+    `keys` names the metrics, in the order wanted; empty: the headline ones. An unknown one is a PipelineError.
+    """
+    rows = store.scores()
     if not rows:
         return ""
+    metrics = _columns(store.metrics(), keys)
     head = ["checkpoint", "pictures", *(f"`{column.spec.key}`, {_direction(column)}" for column in metrics)]
     lines = [_line(head), _line(["---"] * len(head))]
     lines += [_line(_cells(row, metrics)) for row in rows]
@@ -22,6 +29,16 @@ def score_report(store: RunStore) -> str:
     for name in dict.fromkeys(name for column in metrics for name in column.controls):
         lines.append(_line([name, "", *(_control(column.controls.get(name)) for column in metrics)]))
     return "\n".join(lines)
+
+
+def _columns(columns: Sequence[MetricColumn], keys: Sequence[str]) -> tuple[MetricColumn, ...]:
+    if not keys:
+        return tuple(column for column in columns if column.spec.headline)
+    by_key = {column.spec.key: column for column in columns}
+    if unknown := [key for key in keys if key not in by_key]:
+        known = ", ".join(nearest_names(unknown[0], list(by_key)) or by_key)
+        raise PipelineError(f"This run has no score {', '.join(unknown)}. Nearest: {known}.")
+    return tuple(by_key[key] for key in keys)
 
 
 def _direction(column: MetricColumn) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loupe import cli
 from loupe.errors import PipelineError
 from loupe.report_page import report_html
 from loupe.run_store import RunStore
@@ -110,3 +111,9 @@ def test_no_clear_winner_is_said(tmp_path: Path) -> None:
     html = report_html(RunStore(tmp_path))
     assert "<h1>No clear winner</h1>" in html
     assert "★ Recommended" not in html
+
+
+def test_the_command_writes_the_same_file(root: Path, html: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(root)
+    cli.main(["report", "--output", str(tmp_path / "decision.html")])
+    assert (tmp_path / "decision.html").read_text(encoding="utf-8") == html
