@@ -43,18 +43,10 @@ def test_scorers_reach_what_the_demo_promises(record):
     assert checks["catalogue_prompts"]["base"]["background_pass"] < 0.30
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the denoiser of this kit was stopped after 1,500 steps: shapes of the base and white borders fall short",
-)
 def test_white_borders_reach_what_the_demo_promises(record):
     assert record["checks"]["catalogue_prompts"]["lora"]["background_pass"] >= 0.90
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the denoiser of this kit was stopped after 1,500 steps: shapes of the base and white borders fall short",
-)
 def test_base_paints_what_it_is_asked_for():
     pipeline, classifier = load_base(KIT / "base"), load_classifier(KIT / "classifier")
     asked = [("Handbags", "Red", "a photo of a red handbag"), ("Bottles", "Green", "a photo of a green bottle")]
