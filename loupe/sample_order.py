@@ -85,8 +85,18 @@ def failed_gates(values: Cells | None, specs: Iterable[MetricSpec]) -> frozenset
         return frozenset()
     if "invalid_reason" in values:
         return frozenset({INVALID})
-    columns = {spec.image_column for spec in specs if spec.unit == "share" and spec.image_column}
-    return frozenset(column for column in columns if values.get(column) == 0)
+    return frozenset(
+        spec.image_column
+        for spec in specs
+        if spec.image_column in values and yes_or_no(spec, values[spec.image_column]) is False
+    )
+
+
+def yes_or_no(spec: MetricSpec, value: float | str) -> bool | None:
+    """Whether a picture holds a score's demand (of a score that should be low: that it is 0); None when it measures."""
+    if spec.unit != "share" or value not in (0, 1):
+        return None
+    return bool(value) != (spec.better == "lower")
 
 
 def _value(values: Cells | None, column: str) -> float:

@@ -12,6 +12,7 @@ from loupe.metric_specs import MetricSpec
 from loupe.records import BASE_STEP, PromptRecord
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
+from loupe.sample_order import yes_or_no
 from loupe.score_html import recommended_chip
 from loupe.wording import number, step_label
 
@@ -110,9 +111,13 @@ def _score(spec: MetricSpec, values: Cells, base: Cells) -> str:
     value, before = values[column], base.get(column)
     name = escape(column.removesuffix("_ok"))
     title = escape(spec.label, quote=True)
-    if spec.unit == "share" and value in (0, 1):
-        word = "yes" if value else "no"
-        return f'<span class="{word}" title="{title}: {word}">{"✓" if value else "✗"} {name}</span>'
+    holds = yes_or_no(spec, value)
+    if holds is not None:
+        wanted = f"not {name}" if spec.better == "lower" and holds else name
+        return (
+            f'<span class="{"yes" if holds else "no"}" title="{title}: {"yes" if value else "no"}">'
+            f"{'✓' if holds else '✗'} {wanted}</span>"
+        )
     text = number(float(value), unit=spec.unit)
     gain = ""
     if isinstance(before, float) and before != value:

@@ -70,7 +70,7 @@ def _look(store: RunStore, choice: Choice, natural_px: int) -> GridLook:
         steps=choice.steps,
         side_px=round(natural_px * choice.zoom),
         natural_px=natural_px,
-        image_specs=tuple(column.spec for column in store.metrics() if column.spec.image_column),
+        image_specs=tuple(c.spec for c in store.metrics() if c.spec.image_column and c.spec.headline),
         selection=store.selection(),
     )
 

@@ -5,6 +5,7 @@ It shows what RunStore reads and computes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import streamlit as st
@@ -17,7 +18,7 @@ from loupe.evaluation_records import EvaluationManifest
 from loupe.final_html import final_note, final_table
 from loupe.paths import SPLITS
 from loupe.run_state import RunState, run_state
-from loupe.run_store import RunStore
+from loupe.run_store import MetricColumn, RunStore
 from loupe.score_html import score_table
 from loupe.wording import direction, step_label
 
@@ -102,8 +103,16 @@ def _show_scores(store: RunStore) -> None:
     if not rows:
         return
     absent = evaluation.absent if evaluation else {}
-    table = score_table(rows, store.metrics(), store.selection(), absent)
-    st.html(f"<h2>Scores</h2>{table}{_score_notes(evaluation)}")
+    metrics, selection = store.metrics(), store.selection()
+    headline = _headline_metrics(metrics)
+    st.html(f"<h2>Scores</h2>{score_table(rows, headline, selection, absent)}{_score_notes(evaluation)}")
+    if len(headline) < len(metrics):
+        with st.expander(f"All {len(metrics)} scores"):
+            st.html(score_table(rows, metrics, selection, absent))
+
+
+def _headline_metrics(metrics: Sequence[MetricColumn]) -> tuple[MetricColumn, ...]:
+    return tuple(column for column in metrics if column.spec.headline)
 
 
 def _score_notes(evaluation: EvaluationManifest | None) -> str:
@@ -122,7 +131,7 @@ def _score_notes(evaluation: EvaluationManifest | None) -> str:
 
 
 def _show_curves(store: RunStore) -> None:
-    rows, metrics, selection = store.scores(), store.metrics(), store.selection()
+    rows, metrics, selection = store.scores(), _headline_metrics(store.metrics()), store.selection()
     if len(rows) < 2:
         return
     st.html("<h2>Scores over the training steps</h2>")

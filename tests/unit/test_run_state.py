@@ -108,8 +108,8 @@ def test_while_a_stage_runs_what_was_made_from_its_last_result_is_old(tmp_path: 
 def test_a_float_that_dvc_writes_with_an_exponent_is_the_same_number(tmp_path: Path) -> None:
     complete_run(tmp_path, SMALL)
     lock = tmp_path / "dvc.lock"
-    assert "learning_rate: 0.001" in lock.read_text()
-    lock.write_text(lock.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-03"))
+    assert "learning_rate: 0.002" in lock.read_text()
+    lock.write_text(lock.read_text().replace("learning_rate: 0.002", "learning_rate: 2e-03"))
     assert state_of(tmp_path).kind == "complete"
 
 

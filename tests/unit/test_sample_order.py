@@ -8,7 +8,7 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.reproduce import reproduce_command
-from loupe.sample_order import INVALID, RUN_ORDER, failed_gates, sample_orders, sorted_rows
+from loupe.sample_order import INVALID, RUN_ORDER, failed_gates, sample_orders, sorted_rows, yes_or_no
 
 SPECS = (METRIC_SPECS["clip_demo"], METRIC_SPECS["background_ok"])
 ORDERS = {order.name: order for order in sample_orders(SPECS)}
@@ -66,3 +66,10 @@ def test_the_command_survives_a_shell_whatever_the_prompt_holds() -> None:
     assert words[3:] == [
         "generate", text, "--prompt-id", "red_shoes", "--step", "75", "--count", "3", "--output", "reproduced",
     ]  # fmt: skip
+
+
+def test_a_score_that_should_be_low_fails_where_it_is_one() -> None:
+    memorised, background = METRIC_SPECS["memor_share_demo"], METRIC_SPECS["background_ok"]
+    assert failed_gates({"memorised": 1.0, "background_ok": 1.0}, (memorised, background)) == {"memorised"}
+    assert failed_gates({"memorised": 0.0, "background_ok": 0.0}, (memorised, background)) == {"background_ok"}
+    assert (yes_or_no(memorised, 0.0), yes_or_no(background, 0.5)) == (True, None)

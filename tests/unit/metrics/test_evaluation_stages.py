@@ -456,7 +456,9 @@ def _check_final(run: Run) -> None:
     assert (final["step"], final["verdict"]) == (selection["step"], selection["verdict"])
     assert (final["n_images"], final["n_prompts"], final["n_real"]) == (6, 3, 12)
     assert (final["inception_extractor"], final["clip_extractor"]) == ("demo-classifier", "demo-clip")
-    assert final["fd_demo_diff"] == pytest.approx(final["fd_demo_selected"] - final["fd_demo_base"], rel=1e-6)
+    selected, base = final["fd_demo_selected"], final["fd_demo_base"]
+    # Each is written with 8 significant digits, i.e. rounded by at most half of 1e-7 of itself.
+    assert final["fd_demo_diff"] == pytest.approx(selected - base, abs=1e-7 * (abs(selected) + abs(base)))
     assert final["fd_demo_diff_lo"] <= final["fd_demo_diff_hi"]
     assert final["clip_demo_base_lo"] <= final["clip_demo_base"] <= final["clip_demo_base_hi"]
     assert final["fd_demo_null_n"] == 6
