@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "val", "test"]
 BASE_STEP = 0
@@ -105,7 +105,8 @@ class LatentsManifest(_Record):
 
     data/latents/<split>.safetensors (train and val; test is never encoded) holds `mean` and `std` [N, C, H, W] float32
     of the VAE's posterior (unscaled), row i for image_ids[split][i], `caption_index` [N] int64 into the rows of
-    data/latents/text.safetensors: `embeddings` [U, T, D] float32, row 0 the empty caption.
+    data/latents/text.safetensors: `embeddings` [U, T, D] float32, row 0 the empty caption. tokens.safetensors holds
+    the same captions as `token_ids` [U, T] int64.
     """
 
     base_model: BaseModelInfo
@@ -120,7 +121,11 @@ class LatentsManifest(_Record):
 
 
 class CheckpointInfo(_Record):
-    """One adapter: data/checkpoints/step-N/ holds adapter_model.safetensors, adapter_config.json, checkpoint.json."""
+    """One adapter: data/checkpoints/step-N/ holds adapter_model.safetensors, adapter_config.json, checkpoint.json.
+
+    When the text encoder was trained too, its adapter is in the folder text_encoder/ there, in the same form and of the
+    same rank, alpha and kind.
+    """
 
     step: int
     folder: str
@@ -131,6 +136,8 @@ class CheckpointInfo(_Record):
     target_modules: tuple[str, ...]
     use_dora: bool = False
     use_rslora: bool = False
+    text_encoder_sha256: str | None = Field(default=None, exclude_if=lambda sha256: sha256 is None)
+    """Of text_encoder/adapter_model.safetensors; absent when only the UNet was trained."""
     train_loss: float
     """Exponential moving average of the loss at this step; it mixes random timesteps and measures no quality."""
 

@@ -81,6 +81,11 @@ class TrainParams(Section):
     target_modules: Annotated[str | tuple[str, ...], BeforeValidator(_preset_or_names)]
     """The UNet's layers that get an adapter: qv | attention | attention+ff | all-linear-conv, or a list of names (a
     name matches the end of a layer's path)."""
+    train_text_encoder: bool
+    """Also give the text encoder's attention layers an adapter, of the same rank and alpha, and train it with the
+    UNet's: it learns words that the base model does not know, and each step then runs the text encoder as well."""
+    text_encoder_learning_rate: float | None = Field(gt=0)
+    """Peak learning rate of the text encoder's adapter, on the same schedule; null: learning_rate."""
     noise_offset: float = Field(ge=0)
     """Standard deviation of the constant added to each channel's noise; lets an image's mean move."""
     snr_gamma: float | None = Field(gt=0)
@@ -108,6 +113,27 @@ class TrainParams(Section):
                 f"lr_warmup_steps ({self.lr_warmup_steps}) must be below max_steps ({self.max_steps}), or the peak "
                 f"learning rate is never used"
             )
+        problems += self._text_encoder_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _text_encoder_problems(self) -> list[str]:
+        problems = []
+        rate = self.text_encoder_learning_rate
+        if rate is not None and not self.train_text_encoder:
+            problems.append(
+                f"text_encoder_learning_rate is {rate:g}, but train_text_encoder is false, so nothing would learn at "
+                f"it: set it to null, or train_text_encoder to true"
+            )
+        if rate is not None and self.optimizer == "prodigy":
+            problems.append(
+                f"text_encoder_learning_rate is {rate:g}, but prodigy finds one step size for all weights: set it to "
+                f"null"
+            )
+        if self.train_text_encoder and self.caption_dropout == 1:
+            problems.append(
+                "caption_dropout is 1, so the text encoder would be trained (train_text_encoder) on the empty caption "
+                "alone: lower it"
+            )
+        return problems

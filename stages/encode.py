@@ -47,6 +47,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     folder = empty_folder(paths.latents)
     files = {latent_files.TEXT_FILE: latent_files.write_text(folder, rows, keys=keys, store=store)}
+    files[latent_files.TOKENS_FILE] = latent_files.write_tokens(folder, rows, base_folder=base)
     for split, records in splits.items():
         name = latent_files.split_file(split)
         files[name] = latent_files.write_split(folder / name, records, rows=rows, keys=keys, store=store)

@@ -157,6 +157,11 @@ def base_model_info(folder: Path, *, name: str, revision: str | None) -> BaseMod
     )
 
 
+def context_length(folder: Path) -> int:
+    """Return how many tokens the base model's text encoder reads; 77 where its configuration leaves CLIP's default."""
+    return _config(folder, "text_encoder").get("max_position_embeddings", 77)
+
+
 def load_unet(folder: Path, *, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
     """Load the UNet: evaluation mode, frozen, in `dtype` whatever the stored one."""
     from diffusers import UNet2DConditionModel

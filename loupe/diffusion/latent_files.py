@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import atomic_path, read_record, sha256_file
+from loupe.diffusion.base_model import context_length, load_tokenizer
 from loupe.diffusion.latents import EMBEDDING_KIND, POSTERIOR_KIND, EncodeKeys, read_stored
 from loupe.diffusion.tensor_files import read_tensors
+from loupe.diffusion.text import token_ids
 from loupe.errors import PipelineError
 from loupe.records import BaseModelInfo, CaptionRecord, LatentsManifest
 from loupe.workstore import WorkStore
@@ -26,6 +28,7 @@ ENCODED_SPLITS = ("train", "val")
 EMPTY_CAPTION = ""
 EMPTY_ROW = 0
 TEXT_FILE = "text.safetensors"
+TOKENS_FILE = "tokens.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +44,25 @@ class Examples:
     std: torch.Tensor
     caption_index: torch.Tensor
     embeddings: torch.Tensor
+    token_ids: torch.Tensor | None = None
+    """[U, T] int64, the tokens whose vectors `embeddings` are; only there for training the text encoder."""
 
     def sha256(self) -> str:
-        """Return a hash of everything training sees of these examples: ids, posteriors, and their captions' vectors."""
+        """Return a hash of everything training sees of these examples: ids, posteriors, and their captions' vectors.
+
+        And tokens, where they are there.
+        """
         digest = hashlib.sha256("\n".join(self.image_ids).encode("utf-8"))
         last_row = int(self.caption_index.max())
-        for tensor in (self.mean, self.std, self.caption_index, self.embeddings[: last_row + 1]):
+        texts = [rows[: last_row + 1] for rows in (self.embeddings, self.token_ids) if rows is not None]
+        for tensor in (self.mean, self.std, self.caption_index, *texts):
             digest.update(repr(tuple(tensor.shape)).encode("ascii"))
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 
-def read_examples(folder: Path, split: str, *, base: BaseModelInfo) -> Examples:
-    """Read one encoded split of data/latents.
+def read_examples(folder: Path, split: str, *, base: BaseModelInfo, with_tokens: bool = False) -> Examples:
+    """Read one encoded split of data/latents; with the captions' tokens for training the text encoder.
 
     Raises PipelineError when a file is missing, changed or inconsistent, or was encoded with another base model.
     """
@@ -63,17 +72,18 @@ def read_examples(folder: Path, split: str, *, base: BaseModelInfo) -> Examples:
         raise PipelineError(
             f"{folder} is of the base model {encoded}, not of the present {base.name}. Run: dvc repro encode"
         )
-    for name in (split_file(split), TEXT_FILE):
+    for name in (split_file(split), TEXT_FILE, *([TOKENS_FILE] if with_tokens else [])):
         file = folder / name
         if not file.is_file() or sha256_file(file) != manifest.files.get(name):
             raise PipelineError(f"{file} is missing or has changed since it was encoded. Run: dvc repro --force encode")
     tensors = read_tensors(folder / split_file(split), made_by="encode")
     embeddings = read_tensors(folder / TEXT_FILE, made_by="encode")["embeddings"]
+    tokens = read_tensors(folder / TOKENS_FILE, made_by="encode")["token_ids"] if with_tokens else None
     image_ids = manifest.image_ids[split]
     lengths = {len(image_ids), *(len(tensors[name]) for name in ("mean", "std", "caption_index"))}
     if len(lengths) != 1:
         raise PipelineError(f"{folder}: {split} has {sorted(lengths)} rows. Run: dvc repro --force encode")
-    return Examples(image_ids, tensors["mean"], tensors["std"], tensors["caption_index"], embeddings)
+    return Examples(image_ids, tensors["mean"], tensors["std"], tensors["caption_index"], embeddings, tokens)
 
 
 def distinct_captions(records_by_split: dict[str, list[CaptionRecord]]) -> dict[str, int]:
@@ -116,6 +126,18 @@ def write_text(folder: Path, rows: dict[str, int], *, keys: EncodeKeys, store: W
             embeddings = torch.empty(len(rows), *stored.shape)
         embeddings[row] = stored
     return _write(folder / TEXT_FILE, {"embeddings": embeddings})
+
+
+def write_tokens(folder: Path, rows: dict[str, int], *, base_folder: Path) -> str:
+    """Write the tokens of all captions, as the base model reads them, and return the file's SHA-256.
+
+    `rows` as distinct_captions; the file as LatentsManifest says.
+    """
+    import torch
+
+    tokenizer, length = load_tokenizer(base_folder), context_length(base_folder)
+    ids = [token_ids(caption, tokenizer=tokenizer, length=length) for caption in sorted(rows, key=rows.__getitem__)]
+    return _write(folder / TOKENS_FILE, {"token_ids": torch.stack(ids)})
 
 
 def _write(target: Path, tensors: dict[str, torch.Tensor]) -> str:

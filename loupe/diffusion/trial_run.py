@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.base_model import context_length
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.generation import load_drawing_model
 from loupe.diffusion.latent_files import EMPTY_ROW, Examples
@@ -35,7 +36,6 @@ MAX_TRAINING_STEPS = 3
 SAMPLER_STEPS = 4
 LONG_S = 5.0
 """What takes longer is not repeated: kernels that are chosen and compiled at the first call no longer count then."""
-_TOKENS = 77
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ class DrawingTrial:
 
 def made_up_examples(base: Path, info: BaseModelInfo, *, side_px: int, count: int) -> Examples:
     """Return `count` examples of noise with the shapes of encoded photos, where there are none yet."""
-    text_encoder = json.loads((base / "text_encoder" / "config.json").read_bytes())
-    tokens = text_encoder.get("max_position_embeddings", _TOKENS)
+    tokens = context_length(base)
     width = json.loads((base / "unet" / "config.json").read_bytes())["cross_attention_dim"]
     side = side_px // VAE_DOWNSAMPLING
     generator = seeded_generator("made-up examples")
@@ -73,6 +72,7 @@ def made_up_examples(base: Path, info: BaseModelInfo, *, side_px: int, count: in
         std=torch.zeros(count, info.latent_channels, side, side),
         caption_index=torch.full((count,), EMPTY_ROW + 1),
         embeddings=torch.randn(EMPTY_ROW + 2, tokens, width, generator=generator),
+        token_ids=torch.zeros(EMPTY_ROW + 2, tokens, dtype=torch.int64),
     )
 
 

@@ -41,7 +41,7 @@ def test_the_repositorys_own_parameters_are_valid_and_frozen():
 def test_floats_as_dvc_and_people_write_them_are_numbers(tmp_path, written):
     """YAML 1.1 readers take 1e-05, which dvc exp run -S writes, for text."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    changed = re.sub(r"learning_rate: \S+", f"learning_rate: {written}", text)
+    changed = re.sub(r" learning_rate: \S+", f" learning_rate: {written}", text)
     assert changed != text
     (tmp_path / "params.yaml").write_text(changed, encoding="utf-8")
     assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
@@ -117,6 +117,35 @@ def test_contradictory_knobs_of_training_are_named_at_once(tmp_path, document):
     assert "checkpoint_every (11) is more than max_steps (10)" in message
     assert "lr_warmup_steps (10) must be below max_steps (10)" in message
     assert "data.resolution" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"text_encoder_learning_rate": 5e-5},
+            "train: text_encoder_learning_rate is 5e-05, but train_text_encoder is false, so nothing would learn at it",
+        ),
+        (
+            {"train_text_encoder": True, "text_encoder_learning_rate": 1.0, "optimizer": "prodigy"},
+            "text_encoder_learning_rate is 1, but prodigy finds one step size for all weights: set it to null",
+        ),
+        (
+            {"train_text_encoder": True, "caption_dropout": 1.0},
+            "caption_dropout is 1, so the text encoder would be trained (train_text_encoder) on the empty caption",
+        ),
+        ({"train_text_encoder": True, "text_encoder_learning_rate": 0.0}, "must be greater than 0 (got 0.0)"),
+        ({"train_text_encoder": "sometimes"}, "train.train_text_encoder"),
+    ],
+)
+def test_contradictory_knobs_of_the_text_encoder_are_refused(tmp_path, document, changes, said):
+    document["train"] |= changes
+    assert said in refused(tmp_path, document)
+
+
+def test_the_text_encoder_may_be_trained_at_a_rate_of_its_own(tmp_path, document):
+    document["train"] |= {"train_text_encoder": True, "text_encoder_learning_rate": 5e-5, "caption_dropout": 0.1}
+    assert load(tmp_path, document).train.text_encoder_learning_rate == 5e-5
 
 
 @pytest.mark.parametrize("value", ["qv", "attention+ff", "all-linear-conv", ["to_q", "conv1"]])

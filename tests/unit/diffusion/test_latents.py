@@ -11,7 +11,7 @@ from loupe.atomic_io import read_record, read_records
 from loupe.diffusion import latents
 from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.latent_files import read_examples
-from loupe.diffusion.text import embed_text
+from loupe.diffusion.text import embed_text, embed_tokens
 from loupe.errors import PipelineError
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
@@ -63,6 +63,25 @@ def test_posteriors_and_captions_belong_to_their_image(project, tiny_base_model)
             assert torch.equal(examples.embeddings[examples.caption_index[index]], expected)
     empty = embed_text("", tokenizer=tokenizer, text_encoder=text_encoder)
     assert torch.equal(load_file(project.latents / "text.safetensors")["embeddings"][0], empty)
+
+
+def test_every_caption_is_kept_as_the_tokens_that_its_vectors_are_of(project, tiny_base_model):
+    manifest = run(project)
+    text_encoder = load_text_encoder(tiny_base_model, device="cpu", dtype=torch.float32)
+    for split in ("train", "val"):
+        examples = read_examples(project.latents, split, base=manifest.base_model, with_tokens=True)
+        assert read_examples(project.latents, split, base=manifest.base_model).token_ids is None
+        assert examples.token_ids.shape == examples.embeddings.shape[:2]
+        for ids, vectors in zip(examples.token_ids, examples.embeddings, strict=True):
+            assert torch.equal(embed_tokens(ids, text_encoder=text_encoder), vectors)
+
+
+def test_tokens_that_are_missing_are_refused_only_where_they_are_wanted(project):
+    manifest = run(project)
+    (project.latents / "tokens.safetensors").unlink()
+    read_examples(project.latents, "train", base=manifest.base_model)
+    with pytest.raises(PipelineError, match=r"tokens\.safetensors is missing or has changed .* dvc repro --force enc"):
+        read_examples(project.latents, "train", base=manifest.base_model, with_tokens=True)
 
 
 def test_encoding_again_computes_only_what_is_new_and_gives_the_same_bytes(project, capsys):
