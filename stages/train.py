@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CSV_INTERVAL_S = 2.0
 INTERIM_INTERVAL_S = 10.0
 ADAPTER_KNOBS = {"rank", "alpha", "target_modules", "use_dora", "use_rslora"}
+REVIEW_KNOBS = {"validation_timesteps", "train_text_encoder", "preview_prompts"}
 DRAWING_KNOBS = {"prompts", "seeds_per_prompt", "guidance_scale", "num_inference_steps", "negative_prompt"}
 
 
@@ -50,7 +51,7 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     require_trackers(params.train.trackers)
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
     info = base_model_info(base, name=params.model.base, revision=params.model.revision)
-    examples = read_examples(paths.latents, "train", base=info)
+    examples = read_examples(paths.latents, "train", base=info, with_tokens=params.train.train_text_encoder)
     policy = choose_device()
     make_repeatable(policy)
     settings = _settings(params, processes)
@@ -110,8 +111,7 @@ def _review_options(params: Params, paths: ProjectPaths, store: WorkStore) -> di
         "metrics": paths.metrics,
         "previews": paths.previews,
         "store": store,
-        "validation_timesteps": params.train.validation_timesteps,
-        "preview_prompts": params.train.preview_prompts,
+        **params.train.model_dump(include=REVIEW_KNOBS),
         **params.generate.model_dump(include=DRAWING_KNOBS),
     }
 

@@ -1,6 +1,6 @@
-"""The LoRA adapter of a UNet: adding it, its state, its files and swapping one checkpoint for another.
+"""The LoRA adapter of a model, the UNet or text encoder: adding it, its state, its files, swapping one for another.
 
-There is one adapter slot per UNet, never one per checkpoint, since every further slot costs time at each forward pass.
+There is one adapter slot per model, never one per checkpoint, since every further slot costs time at each forward pass.
 Weights are float32 whatever the base model's dtype. It neither trains nor converts to other tools' formats.
 
 A state maps `<layer path>.lora_A.weight` [rank, in] and `<layer path>.lora_B.weight` [out, rank] (convolutions in 4-D),
@@ -56,7 +56,7 @@ class AdapterConfig:
 
 
 def add_adapter(
-    unet: torch.nn.Module,
+    model: torch.nn.Module,
     *,
     rank: int,
     alpha: float,
@@ -66,17 +66,17 @@ def add_adapter(
     use_rslora: bool = False,
     dropout: float = 0.0,
 ) -> None:
-    """Give `unet` one fresh adapter, in place: A Kaiming-uniform from `generator` (CPU), B zero, float32, trainable.
+    """Give `model` one fresh adapter, in place: A Kaiming-uniform from `generator` (CPU), B zero, float32, trainable.
 
-    So the adapted UNet starts as the base model exactly. The base weights are left frozen. `dropout` acts in training
+    So the adapted model starts as the base model exactly. The base weights are left frozen. `dropout` acts in training
     mode and draws from the global generator, which the caller seeds. Raises PipelineError for target modules that match
     no layer, with the nearest layer names.
     """
     import torch
 
     config = AdapterConfig(rank, alpha, tuple(target_modules), "", use_dora=use_dora, use_rslora=use_rslora)
-    _inject(unet, config, dropout=dropout)
-    for _, layer in _adapter_layers(unet):
+    _inject(model, config, dropout=dropout)
+    for _, layer in _adapter_layers(model):
         a, b = layer.lora_A[_SLOT].weight, layer.lora_B[_SLOT].weight
         # peft's own bound, 1 / sqrt(fan in), but drawn from the generator that was given.
         drawn = torch.empty(a.shape, dtype=torch.float32)
@@ -86,10 +86,10 @@ def add_adapter(
             b.zero_()
 
 
-def adapter_parameters(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def adapter_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Return the adapter's parameters themselves, keyed as the module's docstring says, in the order of the paths."""
     parameters = {}
-    for path, layer in _adapter_layers(unet):
+    for path, layer in _adapter_layers(model):
         parameters[f"{path}.lora_A.weight"] = layer.lora_A[_SLOT].weight
         parameters[f"{path}.lora_B.weight"] = layer.lora_B[_SLOT].weight
         if _SLOT in layer.lora_magnitude_vector:
@@ -97,31 +97,31 @@ def adapter_parameters(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return parameters
 
 
-def adapter_state(unet: torch.nn.Module) -> AdapterState:
+def adapter_state(model: torch.nn.Module) -> AdapterState:
     """Return a copy of the adapter's weights on the CPU, float32, keyed as the module's docstring says."""
-    return {key: weight.detach().cpu().clone().contiguous() for key, weight in adapter_parameters(unet).items()}
+    return {key: weight.detach().cpu().clone().contiguous() for key, weight in adapter_parameters(model).items()}
 
 
-def set_adapter_state(unet: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+def set_adapter_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Overwrite the adapter's weights in place; a state of another architecture is a PipelineError."""
     import torch
 
-    slots = adapter_parameters(unet)
+    slots = adapter_parameters(model)
     wrong = sorted(slots.keys() ^ state.keys())
     wrong += [key for key in slots.keys() & state.keys() if slots[key].shape != state[key].shape]
     if wrong:
         raise PipelineError(
-            f"The adapter does not fit this UNet: {len(wrong)} of its tensors are missing, unknown or of another shape "
-            f"(first: {wrong[0]}). It belongs to another base model, rank or set of target modules."
+            f"The adapter does not fit this {type(model).__name__}: {len(wrong)} of its tensors are missing, unknown "
+            f"or of another shape (first: {wrong[0]}). It belongs to another base model, rank or set of target modules."
         )
     with torch.no_grad():
         for key, slot in slots.items():
             slot.copy_(state[key])
 
 
-def set_adapter_enabled(unet: torch.nn.Module, enabled: bool) -> None:
-    """Switch the adapter on or off; off, the UNet computes exactly what the base model does."""
-    for _, layer in _adapter_layers(unet):
+def set_adapter_enabled(model: torch.nn.Module, enabled: bool) -> None:
+    """Switch the adapter on or off; off, the model computes exactly what the base model does."""
+    for _, layer in _adapter_layers(model):
         layer.enable_adapters(enabled)
 
 
@@ -173,35 +173,35 @@ def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
     return {key.removeprefix(_PEFT_PREFIX): value for key, value in tensors.items()}, config
 
 
-def load_adapter(unet: torch.nn.Module, folder: Path) -> None:
-    """Put the adapter of `folder` into the UNet's one slot, in place, and switch it on.
+def load_adapter(model: torch.nn.Module, folder: Path) -> None:
+    """Put the adapter of `folder` into the model's one slot, in place, and switch it on.
 
     The first call adds the slot; later calls overwrite its weights, which needs the same rank, strength, target modules
     and kind (PipelineError otherwise).
     """
     state, config = read_adapter(folder)
-    layers = dict(_adapter_layers(unet))
+    layers = dict(_adapter_layers(model))
     if not layers:
-        _inject(unet, config)
-        layers = dict(_adapter_layers(unet))
+        _inject(model, config)
+        layers = dict(_adapter_layers(model))
     strengths = {layer.scaling[_SLOT] for layer in layers.values()}
     if strengths != {config.scaling}:
         raise PipelineError(
             f"{folder} multiplies its update by {config.scaling:g}, the adapter that is loaded by "
             f"{', '.join(f'{s:g}' for s in sorted(strengths))}: they cannot share a slot."
         )
-    set_adapter_state(unet, state)
-    set_adapter_enabled(unet, True)
+    set_adapter_state(model, state)
+    set_adapter_enabled(model, True)
 
 
-def _inject(unet: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0.0) -> None:
+def _inject(model: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0.0) -> None:
     """Add the slot in float32, without meaning in its A and B; magnitudes are those of the base weights."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
     from loupe.diffusion.dora import start_at_base_lengths
 
-    problems = target_problems(unet, config.target_modules)
+    problems = target_problems(model, config.target_modules)
     if problems:
         raise PipelineError(problems_message("train.target_modules", problems))
     theirs = LoraConfig(
@@ -214,19 +214,19 @@ def _inject(unet: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0.
     )
     # peft fills the new layers from the global generator before they are overwritten; that must not be felt outside.
     with torch.random.fork_rng(devices=[]):
-        inject_adapter_in_model(theirs, unet, adapter_name=_SLOT)
-    for _, layer in _adapter_layers(unet):
+        inject_adapter_in_model(theirs, model, adapter_name=_SLOT)
+    for _, layer in _adapter_layers(model):
         layer.lora_A[_SLOT].float()
         layer.lora_B[_SLOT].float()
         if config.use_dora:
             start_at_base_lengths(layer, _SLOT)
 
 
-def _adapter_layers(unet: torch.nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+def _adapter_layers(model: torch.nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     """Yield (path, layer) of every layer that has the adapter, sorted by path."""
     from peft.tuners.lora import LoraLayer
 
-    found = [(path, module) for path, module in unet.named_modules() if isinstance(module, LoraLayer)]
+    found = [(path, module) for path, module in model.named_modules() if isinstance(module, LoraLayer)]
     yield from sorted(found, key=lambda pair: pair[0])
 
 

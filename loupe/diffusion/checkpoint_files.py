@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import sha256_file, write_record
-from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, save_adapter
+from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig
+from loupe.diffusion.text_adapter import TEXT_FOLDER, save_adapters, split_state
 from loupe.paths import step_name
 from loupe.records import BaseModelInfo, CheckpointInfo
 from loupe.train_records import CheckpointDescription
@@ -36,7 +37,9 @@ def write_checkpoint(checkpoints: Path, state: TrainingState, origin: Checkpoint
     """Write `step-N/` under `checkpoints` for this state, its checkpoint.json last, and return what to list of it."""
     name = step_name(state.step)
     adapter, parts = origin.adapter, origin.parts
-    save_adapter(checkpoints / name, state.checkpoint_adapter, adapter)
+    save_adapters(checkpoints / name, state.checkpoint_adapter, adapter)
+    trains_text_encoder = bool(split_state(state.checkpoint_adapter)[1])
+    of_text = checkpoints / name / TEXT_FOLDER / WEIGHTS_FILE
     info = CheckpointInfo(
         step=state.step,
         folder=name,
@@ -46,6 +49,7 @@ def write_checkpoint(checkpoints: Path, state: TrainingState, origin: Checkpoint
         target_modules=adapter.target_modules,
         use_dora=adapter.use_dora,
         use_rslora=adapter.use_rslora,
+        text_encoder_sha256=sha256_file(of_text) if trains_text_encoder else None,
         train_loss=state.rows[-1].loss_smoothed,
     )
     description = CheckpointDescription(

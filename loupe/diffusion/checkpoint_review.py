@@ -56,6 +56,7 @@ def open_review(
     previews: Path,
     trackers: Trackers,
     validation_timesteps: int,
+    train_text_encoder: bool,
     preview_prompts: int,
     prompts: Mapping[str, str],
     seeds_per_prompt: int,
@@ -69,7 +70,7 @@ def open_review(
     """
     resolution_px = read_record(latents / "manifest.json", LatentsManifest, made_by="encode").resolution_px
     data = make_validation_set(
-        read_examples(latents, "val", base=base_model),
+        read_examples(latents, "val", base=base_model, with_tokens=train_text_encoder),
         alphas_cumprod=load_noise_scheduler(base_folder).alphas_cumprod,
         n_timesteps=validation_timesteps,
         prediction_type=base_model.prediction_type,

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loupe.atomic_io import sha256_file, write_bytes, write_record
 from loupe.diffusion.adapter import load_adapter, set_adapter_enabled
-from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from loupe.diffusion.base_model import load_noise_scheduler, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import DevicePolicy, choose_device, make_repeatable
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.prompts import check_prompt_lengths
@@ -34,10 +35,10 @@ from loupe.diffusion.sampling import (
     PictureRequest,
     Purpose,
     SamplingSettings,
-    embed_texts,
     pictures_at_once,
     sample_pictures,
 )
+from loupe.diffusion.text_vectors import vectors_by_step
 from loupe.errors import PipelineError
 from loupe.progress import track
 from loupe.records import BASE_STEP, PromptRecord, SampleRecord, SamplesManifest
@@ -209,16 +210,19 @@ def _draw(
 ) -> Iterator[tuple[PlannedSample, Picture]]:
     """Yield the pictures of every group in turn."""
     make_repeatable(policy)
-    texts = [settings.negative_prompt, *(item.prompt.text for group in groups for item in group)]
-    model, embeddings = load_drawing_model(source.base_folder, texts, policy=policy)
-    folders = {info.step: info.folder for info in source.checkpoints.checkpoints}
+    texts: dict[int, list[str]] = {}
+    for item in chain.from_iterable(groups):
+        texts.setdefault(item.step, [settings.negative_prompt]).append(item.prompt.text)
+    vectors = vectors_by_step(source, texts, policy=policy)
+    model = load_drawing_model(source.base_folder, policy=policy)
     for items in groups:
-        if items[0].step == BASE_STEP:
+        step = items[0].step
+        if step == BASE_STEP:
             set_adapter_enabled(model.unet, False)
         else:
-            load_adapter(model.unet, source.checkpoints_folder / folders[items[0].step])
+            load_adapter(model.unet, source.adapter_folder(step))
         requests = [PictureRequest(item.prompt.text, item.seed) for item in items]
-        pictures = sample_pictures(model, requests, embeddings=embeddings, settings=settings, batch_size=batch_size)
+        pictures = sample_pictures(model, requests, embeddings=vectors[step], settings=settings, batch_size=batch_size)
         yield from zip(items, pictures, strict=True)
 
 
@@ -227,20 +231,14 @@ def _check_prompts(base_folder: Path, missing: Sequence[PlannedSample], settings
     check_prompt_lengths(load_tokenizer(base_folder), prompts, negative_prompt=settings.negative_prompt)
 
 
-def load_drawing_model(
-    base_folder: Path, texts: Sequence[str], *, policy: DevicePolicy
-) -> tuple[DrawingModel, dict[str, torch.Tensor]]:
-    """Return the loaded base model and the vectors of `texts`."""
-    tokenizer = load_tokenizer(base_folder)
-    text_encoder = load_text_encoder(base_folder, device=policy.device, dtype=torch.float32)
-    embeddings = embed_texts(texts, tokenizer=tokenizer, text_encoder=text_encoder)
-    model = DrawingModel(
+def load_drawing_model(base_folder: Path, *, policy: DevicePolicy) -> DrawingModel:
+    """Return the parts of the base model that draw, loaded."""
+    return DrawingModel(
         unet=load_unet(base_folder, device=policy.device, dtype=policy.dtype),
         vae=load_vae(base_folder, device=policy.device, dtype=torch.float32),
         noise_scheduler=load_noise_scheduler(base_folder),
         policy=policy,
     )
-    return model, embeddings
 
 
 def _keep(

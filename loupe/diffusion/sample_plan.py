@@ -14,13 +14,14 @@ from loupe.diffusion.adapter import WEIGHTS_FILE
 from loupe.diffusion.base_model import base_model_info, resolve_base_model
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.sampling import SAMPLER, Purpose, SamplingSettings, sample_seed
+from loupe.diffusion.text_adapter import TEXT_FOLDER
 from loupe.errors import PipelineError, problems_message
 from loupe.records import BASE_STEP, BaseModelInfo, CheckpointInfo, CheckpointsManifest, PromptRecord
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 _DECIDING_MODULES = (
     "adapter.py", "base_model.py", "device.py", "dora.py", "generation.py", "sampling.py", "tensor_files.py", "text.py",
-    "validity.py",
+    "text_vectors.py", "validity.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
@@ -33,6 +34,19 @@ class AdapterSource:
     base_model: BaseModelInfo
     checkpoints_folder: Path
     checkpoints: CheckpointsManifest
+
+    def adapter_folder(self, step: int) -> Path:
+        """Return the folder of a trained step's adapter."""
+        return self.checkpoints_folder / self._info(step).folder
+
+    def text_adapter_folder(self, step: int) -> Path | None:
+        """Return the folder of the text encoder's adapter at a step; None when the base model's is used unchanged."""
+        if step == BASE_STEP or self._info(step).text_encoder_sha256 is None:
+            return None
+        return self.adapter_folder(step) / TEXT_FOLDER
+
+    def _info(self, step: int) -> CheckpointInfo:
+        return next(info for info in self.checkpoints.checkpoints if info.step == step)
 
 
 def read_adapter_source(
@@ -106,7 +120,7 @@ def _adapter_parts(adapters: Mapping[int, CheckpointInfo], step: int) -> dict[st
     if step == BASE_STEP:
         return None
     info = adapters[step]
-    return {
+    parts: dict[str, object] = {
         "sha256": info.sha256,
         "rank": info.rank,
         "alpha": info.alpha,
@@ -114,6 +128,7 @@ def _adapter_parts(adapters: Mapping[int, CheckpointInfo], step: int) -> dict[st
         "use_dora": info.use_dora,
         "use_rslora": info.use_rslora,
     }
+    return parts if info.text_encoder_sha256 is None else {**parts, "text_encoder": info.text_encoder_sha256}
 
 
 def verified_adapters(source: AdapterSource, steps: Sequence[int]) -> dict[int, CheckpointInfo]:
@@ -135,11 +150,13 @@ def verified_adapters(source: AdapterSource, steps: Sequence[int]) -> dict[int, 
         if info is None:
             problems.append(f"step {step}: there is no such checkpoint; there are {', '.join(map(str, by_step))}")
             continue
-        file = source.checkpoints_folder / info.folder / WEIGHTS_FILE
-        if not file.is_file():
-            problems.append(f"{info.folder}: {file.name} is not there")
-        elif sha256_file(file) != info.sha256:
-            problems.append(f"{info.folder}: {file.name} is not the file that was trained (its SHA-256 differs)")
+        hashes = {WEIGHTS_FILE: info.sha256, f"{TEXT_FOLDER}/{WEIGHTS_FILE}": info.text_encoder_sha256}
+        for name, sha256 in hashes.items():
+            file = source.checkpoints_folder / info.folder / name
+            if sha256 is not None and not file.is_file():
+                problems.append(f"{info.folder}: {name} is not there")
+            elif sha256 is not None and sha256_file(file) != sha256:
+                problems.append(f"{info.folder}: {name} is not the file that was trained (its SHA-256 differs)")
     if problems:
         advice = "bring them back with `dvc checkout data/checkpoints`, or train anew: dvc repro --force train"
         raise PipelineError(problems_message(f"Checkpoints in {source.checkpoints_folder}", [*problems, advice]))

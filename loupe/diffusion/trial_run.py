@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.base_model import context_length
+from loupe.diffusion.base_model import context_length, load_text_encoder, load_tokenizer
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.generation import load_drawing_model
 from loupe.diffusion.latent_files import EMPTY_ROW, Examples
@@ -23,6 +23,7 @@ from loupe.diffusion.sampling import (
     PictureRequest,
     SamplingSettings,
     decode_latents,
+    embed_texts,
     pictures_at_once,
     sample_pictures,
 )
@@ -112,7 +113,10 @@ def try_drawing(
     base: Path, *, prompt: str, settings: SamplingSettings, policy: DevicePolicy, batch_size: int
 ) -> DrawingTrial:
     """Denoise as many pictures as go through the UNet together, with few sampler steps, and decode and judge one."""
-    model, embeddings = load_drawing_model(base, [settings.negative_prompt, prompt], policy=policy)
+    text_encoder = load_text_encoder(base, device=policy.device, dtype=torch.float32)
+    texts = [settings.negative_prompt, prompt]
+    embeddings = embed_texts(texts, tokenizer=load_tokenizer(base), text_encoder=text_encoder)
+    model = load_drawing_model(base, policy=policy)
     quick = replace(settings, num_inference_steps=min(SAMPLER_STEPS, settings.num_inference_steps))
     together = pictures_at_once(policy, batch_size)
     requests = [PictureRequest(prompt, seed) for seed in range(together)]

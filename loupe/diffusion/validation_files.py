@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from loupe.diffusion.base_model import load_unet
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.tensor_files import tensor_bytes
+from loupe.diffusion.text_vectors import TextEncoders, with_vectors_of
 from loupe.diffusion.validation import (
     ValidationSet,
     curve_rows,
@@ -38,15 +40,16 @@ if TYPE_CHECKING:
 LOSSES_FILE = "validation.safetensors"
 STORE_KIND = "validation"
 _SUFFIX = ".safetensors"
-_DECIDING_MODULES = ("adapter.py", "base_model.py", "device.py", "noise.py", "validation.py")
+_DECIDING_MODULES = ("adapter.py", "base_model.py", "device.py", "noise.py", "text_vectors.py", "validation.py")
 _DECIDING_LIBRARIES = ("torch", "diffusers", "peft")
 
 
 class Validation:
     """Measures the base model and the checkpoints of one run, as they come.
 
-    The UNet is loaded anew each time and given the adapter's file as it will be shipped. So nothing of the trainer (its
-    dropout, its compiled graph, what it averages) can leak into the numbers, and nothing of this into the trainer.
+    The models are loaded anew each time and given the adapters' files as they will be shipped. So nothing of the
+    trainer (its dropout, its compiled graph, what it averages) can leak into the numbers, and nothing of this into the
+    trainer.
     """
 
     def __init__(
@@ -99,10 +102,14 @@ class Validation:
 
     def _compute(self, source: AdapterSource, missing: dict[int, CheckpointInfo | None]) -> None:
         unet = load_unet(source.base_folder, device=self.policy.device, dtype=self.policy.dtype)
+        encoders = TextEncoders(source.base_folder, policy=self.policy)
         for step, info in sorted(missing.items()):
+            data = self.data
             if info is not None:  # the base model came first, when the UNet had no adapter yet
-                load_adapter(unet, source.checkpoints_folder / info.folder)
-            losses = validation_losses(unet, self.data, policy=self.policy, what=f"validation at step {step}")
+                load_adapter(unet, source.adapter_folder(step))
+            if folder := source.text_adapter_folder(step):
+                data = replace(data, examples=with_vectors_of(encoders.of(folder), data.examples))
+            losses = validation_losses(unet, data, policy=self.policy, what=f"validation at step {step}")
             require_finite_losses(losses, self.data.examples.image_ids, step=step)
             self.losses[step] = losses
             content = tensor_bytes({"losses": losses}, metadata={"sha256": _tensor_sha256(losses)})
@@ -112,6 +119,8 @@ class Validation:
     def _entry(self, source: AdapterSource, info: CheckpointInfo | None) -> Path:
         """Return where the losses of a checkpoint are kept; alpha and the like are in the file that its hash is of."""
         deciding = {"base": source.base_model.sha256, "adapter": None if info is None else info.sha256}
+        if info is not None and info.text_encoder_sha256 is not None:
+            deciding["text_encoder"] = info.text_encoder_sha256
         return self.store.path(STORE_KIND, fingerprint({**self._parts, **deciding}), _SUFFIX)
 
     def _write(self, checkpoints_folder: Path) -> None:

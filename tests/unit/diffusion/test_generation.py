@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file
-from loupe.diffusion import generation
+from loupe.diffusion import generation, text_vectors
 from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
@@ -52,8 +52,9 @@ def no_model(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a model was loaded although nothing is to be drawn")
 
-    for name in ("load_unet", "load_vae", "load_text_encoder", "load_tokenizer"):
+    for name in ("load_unet", "load_vae", "load_tokenizer"):
         monkeypatch.setattr(generation, name, refuse)
+    monkeypatch.setattr(text_vectors, "load_text_encoder", refuse)
 
 
 class _InTurn(Processes):
