@@ -29,6 +29,19 @@ def examples(store: RunStore) -> tuple[CaptionRecord, ...]:
     return tuple(found)
 
 
+def train_photos(store: RunStore, image_ids: Collection[str]) -> dict[str, CaptionRecord]:
+    """Return these examples of the train split by id, unknown ones left out; their pictures can be asked for then."""
+    path = store.paths.dataset / "train" / "captions.jsonl"
+
+    def by_id() -> dict[str, CaptionRecord]:
+        return {record.image_id: record for record in read_records(path, CaptionRecord, made_by="prepare")}
+
+    known: Mapping[str, CaptionRecord] = store.files.parsed(path, "captions by id", by_id) or {}
+    found = {name: known[name] for name in image_ids if name in known and _stays_inside(known[name].file)}
+    store.shown.update({record.sha256: store.paths.dataset / record.file for record in found.values()})
+    return found
+
+
 def matching(
     records: Iterable[CaptionRecord],
     *,

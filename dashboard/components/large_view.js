@@ -1,9 +1,9 @@
 // Two checkpoints of one prompt and seed, large. It only shows what Python gives as `data`: pictures by their address,
-// texts as text (never as HTML). What is looked at lives in the page's address, so a view is a link.
+// texts as text (never as HTML). What is looked at lives in the page's address, so a view is a link. Moving the pictures:
+// large_view_camera.js; what is said of them: large_view_facts.js. Python joins the three to one module.
 
 const VIEWS = [["wipe", "Wipe"], ["fade", "Fade"], ["difference", "Difference"], ["side", "Side by side"]]
 const AMOUNTS = { wipe: ["Wipe", 50], fade: ["A to B", 50], difference: ["Brighter", 0] }
-const MAX_SCALE = 32
 
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
@@ -21,8 +21,12 @@ class LargeView {
     this.stage = this.find(".stage")
     this.amounts = Object.fromEntries(Object.entries(AMOUNTS).map(([name, [, start]]) => [name, start]))
     this.state = { look: null, a: null, b: null, view: "wipe" }
-    this.camera = null // {scale, x, y}: of a picture inside its layer; null is "fit"
-    this.pointers = new Map()
+    this.camera = new Camera(this.stage, {
+      naturalPx: () => this.data.natural_px,
+      isSplit: () => this.state.view === "side",
+      changed: () => this.place(),
+      wiped: (share) => this.wipe(share),
+    })
     this.resized = new ResizeObserver(() => this.place())
     this.onClick = (event) => this.clicked(event)
     this.build()
@@ -86,7 +90,7 @@ class LargeView {
     const name = step === "0" ? "base" : step
     const base = steps[0]
     this.state = { ...this.state, look, a: base, b: name === base ? this.data.against_base : name }
-    this.camera = null
+    this.camera.held = null
     this.write()
     this.open()
   }
@@ -137,8 +141,8 @@ class LargeView {
       ArrowLeft: () => this.move(side, -1), ArrowRight: () => this.move(side, 1),
       ArrowUp: () => this.walk(-1), ArrowDown: () => this.walk(1),
       " ": () => this.set({ a: this.state.b, b: this.state.a }),
-      "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5),
-      0: () => this.fit(), Escape: () => this.close(),
+      "+": () => this.camera.zoom(1.5), "=": () => this.camera.zoom(1.5), "-": () => this.camera.zoom(1 / 1.5),
+      0: () => this.camera.fit(), Escape: () => this.close(),
     }
     VIEWS.forEach(([name], place) => { actions[place + 1] = () => this.set({ view: name }) })
     event.stopPropagation()
@@ -160,22 +164,11 @@ class LargeView {
     const slider = this.find(".amount input")
     slider.oninput = () => { this.amounts[this.state.view] = Number(slider.value); this.place() }
     slider.onchange = () => this.stage.focus()
-    for (const button of this.dialog.querySelectorAll("[data-zoom]")) {
-      button.onclick = () => ({ in: () => this.zoom(1.5), out: () => this.zoom(1 / 1.5), fit: () => this.fit() })[button.dataset.zoom]()
-    }
+    const zooms = { in: () => this.camera.zoom(1.5), out: () => this.camera.zoom(1 / 1.5), fit: () => this.camera.fit() }
+    for (const button of this.dialog.querySelectorAll("[data-zoom]")) button.onclick = zooms[button.dataset.zoom]
     this.find(".close").onclick = () => this.close()
     this.dialog.addEventListener("keydown", (event) => this.key(event))
     this.dialog.addEventListener("cancel", (event) => { event.preventDefault(); this.close() })
-    this.stage.addEventListener("wheel", (event) => {
-      event.preventDefault()
-      this.zoom(Math.exp(-event.deltaY / 400), this.point(event))
-    }, { passive: false })
-    this.stage.addEventListener("dblclick", () => this.fit())
-    this.stage.addEventListener("pointerdown", (event) => this.press(event))
-    this.stage.addEventListener("pointermove", (event) => this.drag(event))
-    for (const end of ["pointerup", "pointercancel"]) {
-      this.stage.addEventListener(end, (event) => { this.pointers.delete(event.pointerId); this.wiping = false })
-    }
   }
 
   show() {
@@ -194,9 +187,14 @@ class LargeView {
       this.find(".amount input").value = this.amounts[this.state.view]
     }
     for (const side of ["a", "b"]) this.showPicture(side, row)
-    this.find("nav").replaceChildren(...this.data.steps.map((step) => this.thumbnail(step, row)))
+    const choose = (side, name) => this.set({ [side]: name })
+    this.find("nav").replaceChildren(...this.data.steps.map((step) => {
+      const marks = ["a", "b"].filter((side) => this.state[side] === step.name)
+      return thumbnailOf(step, row.cells[step.name], marks, choose)
+    }))
     this.find("nav .b")?.scrollIntoView({ block: "nearest", inline: "nearest" })
-    this.find(".facts").replaceChildren(this.facts("a", row), this.facts("b", row))
+    const facts = (side) => factsOf(`${side.toUpperCase()}  ${this.label(side)}`, row.cells[this.state[side]], row)
+    this.find(".facts").replaceChildren(facts("a"), facts("b"))
     this.find(".spoken").textContent = `${this.label("a")} against ${this.label("b")}, ${row.prompt_id}, seed ${row.seed_index}`
     this.place()
   }
@@ -215,73 +213,15 @@ class LargeView {
     this.find(`.tag.${side}`).textContent = `${side.toUpperCase()}  ${this.label(side)}`
   }
 
-  thumbnail(step, row) {
-    const cell = row.cells[step.name]
-    const sides = ["a", "b"].filter((side) => this.state[side] === step.name)
-    const button = element("button", {
-      className: sides.join(" "),
-      title: "Click: show as B. Shift and click: as A.",
-      onclick: (event) => this.set({ [event.shiftKey ? "a" : "b"]: step.name }),
-    })
-    const inside = cell?.thumbnail ? element("img", { src: cell.thumbnail, alt: "" }) : element("i", { textContent: "–" })
-    const marks = sides.map((side) => side.toUpperCase()).join(" ")
-    button.append(inside, `${marks ? `${marks}: ` : ""}${step.label}`)
-    return button
-  }
-
-  facts(side, row) {
-    const cell = row.cells[this.state[side]]
-    const part = element("div", {})
-    part.append(element("h3", { textContent: `${side.toUpperCase()}  ${this.label(side)}` }))
-    if (!cell) return part
-    if (cell.reason) part.append(element("p", { className: "reason", textContent: cell.reason }))
-    const list = element("dl", {})
-    for (const [name, value] of cell.scores) {
-      const pair = element("div", {})
-      pair.append(element("dt", { textContent: name }), element("dd", { textContent: value }))
-      list.append(pair)
-    }
-    part.append(list)
-    if (cell.sha256) part.append(line("SHA-256", cell.sha256))
-    part.append(line("Draw it again", row.command.join(cell.step)))
-    return part
-  }
-
-  // --- zoom and pan: one camera for both pictures --------------------------------------------------------------------
-
-  box() {
-    const width = this.stage.clientWidth / (this.state.view === "side" ? 2 : 1)
-    return { width, height: this.stage.clientHeight }
-  }
-
-  fitting() {
-    const { width, height } = this.box(), side = this.data.natural_px
-    const scale = Math.max(0.05, Math.min((width - 24) / side, (height - 24) / side))
-    return { scale, x: (width - side * scale) / 2, y: (height - side * scale) / 2 }
-  }
-
-  fit() {
-    this.camera = null
-    this.place()
-  }
-
-  zoom(factor, around) {
-    const { width, height } = this.box()
-    const point = around ?? { x: width / 2, y: height / 2 }
-    const { scale, x, y } = this.camera ?? this.fitting()
-    const next = Math.min(MAX_SCALE, Math.max(0.1, scale * factor)), ratio = next / scale
-    this.camera = { scale: next, x: point.x - (point.x - x) * ratio, y: point.y - (point.y - y) * ratio }
+  wipe(share) {
+    this.amounts.wipe = share
+    this.find(".amount input").value = share
     this.place()
   }
 
   place() {
     if (!this.dialog.open || !this.data) return
-    const { scale, x, y } = this.camera ?? this.fitting()
-    for (const image of this.stage.querySelectorAll("img")) {
-      image.style.width = `${this.data.natural_px}px`
-      image.style.transform = `translate(${x}px, ${y}px) scale(${scale})`
-      image.classList.toggle("crisp", scale >= 2)
-    }
+    const scale = this.camera.place(this.stage.querySelectorAll("img"))
     const { wipe, fade, difference } = this.amounts, top = this.find(".layer.b"), view = this.state.view
     top.style.clipPath = view === "wipe" ? `inset(0 0 0 ${wipe}%)` : ""
     top.style.opacity = view === "fade" ? fade / 100 : 1
@@ -289,52 +229,4 @@ class LargeView {
     this.find(".handle").style.left = `${wipe}%`
     this.find(".zoom output").textContent = `${Math.round(scale * 100)} %`
   }
-
-  point(event) {
-    const edge = this.stage.getBoundingClientRect(), { width } = this.box()
-    return { x: (event.clientX - edge.left) % width, y: event.clientY - edge.top }
-  }
-
-  press(event) {
-    this.stage.setPointerCapture(event.pointerId)
-    this.pointers.set(event.pointerId, event)
-    this.wiping = event.target.matches(".handle")
-    this.stage.focus()
-  }
-
-  drag(event) {
-    const before = this.pointers.get(event.pointerId)
-    if (!before) return
-    if (this.wiping) {
-      const edge = this.stage.getBoundingClientRect()
-      this.amounts.wipe = Math.min(100, Math.max(0, (100 * (event.clientX - edge.left)) / edge.width))
-      this.find(".amount input").value = this.amounts.wipe
-      return this.place()
-    }
-    const others = [...this.pointers.values()].filter((other) => other.pointerId !== event.pointerId)
-    this.pointers.set(event.pointerId, event)
-    if (others.length) {
-      const spread = (one) => Math.hypot(one.clientX - others[0].clientX, one.clientY - others[0].clientY)
-      return this.zoom(spread(event) / Math.max(1, spread(before)), this.point(event))
-    }
-    const camera = this.camera ?? this.fitting()
-    this.camera = { ...camera, x: camera.x + event.clientX - before.clientX, y: camera.y + event.clientY - before.clientY }
-    this.place()
-  }
-}
-
-function element(tag, properties) {
-  return Object.assign(document.createElement(tag), properties)
-}
-
-function line(name, text) {
-  const shown = element("div", {})
-  const copy = element("button", { className: "copy", textContent: "Copy" })
-  copy.onclick = async () => {
-    await navigator.clipboard.writeText(text)
-    copy.textContent = "Copied"
-    setTimeout(() => { copy.textContent = "Copy" }, 1500)
-  }
-  shown.append(element("span", { textContent: `${name} ` }), element("code", { textContent: text }), copy)
-  return shown
 }

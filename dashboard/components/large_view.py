@@ -1,6 +1,6 @@
-"""Two checkpoints of one prompt and seed, large: wipe, fade, difference, side by side. It feeds the browser.
+"""Two pictures of one prompt and seed, large: wipe, fade, difference, side by side. It feeds the browser.
 
-What happens on the screen is in large_view.js, which needs no further answer of the server; what is looked at lives in
+What happens on the screen is in large_view*.js, which need no further answer of the server; what is looked at lives in
 the address (look, a, b, view), and junk there opens nothing.
 """
 
@@ -15,19 +15,27 @@ import streamlit as st
 from dashboard.components.compare_filters import step_value
 from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
 from loupe.metric_specs import MetricSpec
-from loupe.records import PromptRecord
+from loupe.records import CaptionRecord, PromptRecord
 from loupe.reproduce import reproduce_command
 from loupe.run_files import Cells
 from loupe.run_samples import SampleKey, SampleView
 from loupe.wording import number, step_label
 
 KEY = "large-view"
-_FILES = {kind: Path(__file__).with_name(f"large_view.{kind}") for kind in ("html", "css", "js")}
+_HERE = Path(__file__).parent
+_FILES = {
+    "html": ("large_view.html",),
+    "css": ("large_view.css",),
+    "js": ("large_view_camera.js", "large_view_facts.js", "large_view.js"),
+}
+"""The scripts are joined to one module, because a component takes one."""
 
 
 def large_view(facts: Mapping[str, Any], on_turn: Callable[[], None]) -> None:
     """Mount the view; `on_turn` is called when the reviewer walks past the first or last row of the page."""
-    sources = {kind: file.read_text(encoding="utf-8") for kind, file in _FILES.items()}
+    sources = {
+        kind: "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names) for kind, names in _FILES.items()
+    }
     mount = st.components.v2.component("loupe_large_view", **sources)
     mount(key=KEY, data=dict(facts), on_turn_change=on_turn)
 
@@ -37,6 +45,7 @@ def large_view_facts(
     prompts: Mapping[str, PromptRecord],
     per_image: Mapping[SampleKey, Cells],
     specs: Sequence[MetricSpec],
+    photos: Mapping[str, CaptionRecord],
     *,
     steps: Sequence[int],
     against_base: int,
@@ -45,8 +54,8 @@ def large_view_facts(
 ) -> dict[str, Any]:
     """Return what the browser needs, as JSON values: a row per prompt and seed in the order given, a cell per step.
 
-    `against_base` is the step that the base model is compared with when its own picture is opened; `page` is
-    (this page, number of pages), from 1.
+    `photos` are the training photos that pictures lie nearest to, by id. `against_base` is the step that the base model
+    is compared with when its own picture is opened; `page` is (this page, number of pages), from 1.
     """
     rows: dict[str, dict[str, Any]] = {}
     for sample in samples:
@@ -54,7 +63,13 @@ def large_view_facts(
         row = rows.get(name)
         if row is None:
             row = rows[name] = _row(name, sample, prompts[sample.prompt_id])
-        row["cells"][step_value(sample.step)] = _cell(sample, per_image.get(sample.key), specs, natural_px)
+        values = per_image.get(sample.key)
+        cell = picture_facts(sample.sha256, values, specs, natural_px=natural_px) | {
+            "reason": sample.reason,
+            "step": str(sample.step),
+            "nearest": _nearest(values, photos, natural_px),
+        }
+        row["cells"][step_value(sample.step)] = cell
     return {
         "rows": list(rows.values()),
         "steps": [{"name": step_value(step), "label": step_label(step)} for step in steps],
@@ -79,16 +94,39 @@ def _row(name: str, sample: SampleView, prompt: PromptRecord) -> dict[str, Any]:
     }
 
 
-def _cell(sample: SampleView, values: Cells | None, specs: Sequence[MetricSpec], natural_px: int) -> dict[str, Any]:
-    thumbnail = preview_url if natural_px > PREVIEW_SIDE_PX else picture_url
+def picture_facts(
+    sha256: str | None, values: Cells | None, specs: Sequence[MetricSpec], *, natural_px: int
+) -> dict[str, Any]:
+    """Return one cell: the picture's addresses, and its scores as [name, value] texts."""
     return {
-        "sha256": sample.sha256,
-        "url": picture_url(sample.sha256) if sample.sha256 else None,
-        "thumbnail": thumbnail(sample.sha256) if sample.sha256 else None,
-        "status": sample.status,
-        "reason": sample.reason,
+        "sha256": sha256,
+        "url": picture_url(sha256) if sha256 else None,
+        "thumbnail": _thumbnail(sha256, natural_px) if sha256 else None,
         "scores": [_score(spec, values) for spec in specs if values and spec.image_column in values],
-        "step": str(sample.step),
+    }
+
+
+def _thumbnail(sha256: str, natural_px: int) -> str:
+    return preview_url(sha256) if natural_px > PREVIEW_SIDE_PX else picture_url(sha256)
+
+
+def _nearest(values: Cells | None, photos: Mapping[str, CaptionRecord], natural_px: int) -> dict[str, Any] | None:
+    known = values or {}
+    image_id, distance, flagged = (known.get(name) for name in ("nearest_train", "nearest_train_distance", "memorised"))
+    if not image_id or not isinstance(distance, float):
+        return None
+    photo = photos.get(str(image_id))
+    verdict = {
+        0.0: "no nearer than photos it never saw",
+        1.0: "nearer than all but 5 % of the photos it never saw: is it a copy?",
+    }
+    return {
+        "id": str(image_id),
+        "distance": number(distance),
+        "verdict": verdict.get(flagged, "") if isinstance(flagged, float) else "",
+        "caption": photo.caption if photo else "",
+        "url": picture_url(photo.sha256) if photo else None,
+        "thumbnail": _thumbnail(photo.sha256, natural_px) if photo else None,
     }
 
 

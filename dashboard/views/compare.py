@@ -18,6 +18,7 @@ from dashboard.components.markup import headline, state_banner
 from dashboard.components.sample_grid import GridLook, grid_header, prompt_rows
 from dashboard.components.sample_wall import sample_wall
 from dashboard.current_run import current_store
+from loupe.dataset_view import train_photos
 from loupe.metric_specs import metric_specs
 from loupe.records import PromptRecord
 from loupe.run_samples import SampleView
@@ -119,11 +120,14 @@ def _mount_large_view(
         way = st.session_state[KEY].turn
         st.session_state["page"] = min(page[1], max(1, page[0] + way))
 
+    per_image = store.per_image()
+    near = {str(per_image.get((*row, step), {}).get("nearest_train", "")) for row in shown for step in steps}
     facts = large_view_facts(
         _in_order(store, shown, set(steps)),
         prompts,
-        store.per_image(),
-        look.image_specs,
+        per_image,
+        [column.spec for column in store.metrics() if column.spec.image_column],
+        train_photos(store, near),
         steps=steps,
         against_base=chosen or steps[-1],
         natural_px=look.natural_px,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
 
+from dashboard.current_run import store_of
+from loupe.atomic_io import write_bytes
+from loupe.records import CaptionRecord
 from tests.apps.page_driver import component_data, html_of, open_page
 from tests.run_fixture import NASTY, Shape, complete_run
 
@@ -85,3 +89,29 @@ def test_a_link_to_a_picture_of_another_page_opens_it(monkeypatch: pytest.Monkey
     data = component_data(open_page(monkeypatch, tmp_path, "compare", look="val_1006-0"))
     assert [row["id"] for row in data["rows"]][8:] == ["val_1006-0"]
     assert (data["page"], data["n_pages"]) == (1, 2)
+
+
+def test_the_large_view_shows_the_nearest_training_photo_with_its_distance(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = complete_run(tmp_path, Shape(steps=(75,), seeds=1, size_px=16, captions=0))
+    photo = b"\x89PNG\r\n\x1a\n of a training photo"
+    sha256 = hashlib.sha256(photo).hexdigest()
+    write_bytes(root / "data" / "dataset" / "train" / "images" / "77.png", photo)
+    record = CaptionRecord(
+        image_id="77", split="train", file="train/images/77.png", caption="a <b>shoe", sha256=sha256,
+        source_width_px=16, source_height_px=16, attributes={},
+    )  # fmt: skip
+    write_bytes(root / "data" / "dataset" / "train" / "captions.jsonl", f"{record.model_dump_json()}\n".encode())
+    table = root / "metrics" / "per_image.csv"
+    header, *lines = table.read_text().splitlines()
+    ends = ["77,3.25,1.0", "78,4.5,0.0", *[",,"] * (len(lines) - 2)]
+    rows = [f"{line},{end}" for line, end in zip(lines, ends, strict=True)]
+    table.write_text("\n".join([f"{header},nearest_train,nearest_train_distance,memorised", *rows]) + "\n")
+    row = component_data(open_page(monkeypatch, root, "compare"))["rows"][0]
+    near, unknown = row["cells"]["base"]["nearest"], row["cells"]["75"]["nearest"]
+    assert (near["id"], near["distance"], near["caption"]) == ("77", "3.25", "a <b>shoe")
+    assert near["verdict"].endswith("is it a copy?")
+    assert near["url"] == f"/img/{sha256}"
+    assert store_of(root).sample_file(sha256).read_bytes() == photo, "the picture can be asked for"
+    assert (unknown["id"], unknown["url"], unknown["verdict"]) == ("78", None, "no nearer than photos it never saw")
