@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.run_fixture import ROOT
+from tests.browser.dashboard_server import DashboardServer, ServerFailedError, start_server
 
-START_LIMIT_S = 60
-WAIT_MS = 60_000
+WAIT_MS = 120_000
+"""For a page that will never show what is waited for; a busy machine gets its time."""
 FLAGS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -49,45 +43,29 @@ def page(browser: Any) -> Iterator[Any]:
     context.close()
 
 
+_servers: list[DashboardServer] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the servers said to the report of a test that failed."""
+    report = yield
+    if report.failed:
+        report.sections += [("dashboard", server.said()) for server in _servers]
+    return report
+
+
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[[Path], str]]:
     """A function that serves a project folder and returns the address."""
-    running: list[tuple[subprocess.Popen, Path]] = []
 
     def start(root: Path) -> str:
-        port = _free_port()
-        log = root / "server.log"
-        environment = {**os.environ, "LOUPE_PROJECT": str(root), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py", "--server.port", str(port)]
-        with log.open("w") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        running.append((process, log))
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(address, process, log)
-        return address
+        try:
+            _servers.append(start_server(root, root / f"server-{len(_servers)}.log"))
+        except ServerFailedError as error:
+            pytest.fail(str(error))
+        return _servers[-1].address
 
     yield start
-    for process, _ in running:
-        process.terminate()
-    for process, _ in running:
-        process.wait(timeout=20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait_until_healthy(address: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            pytest.fail(f"the server ended at once:\n{log.read_text()}")
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"the server was not up within {START_LIMIT_S} s:\n{log.read_text()}")
+    while _servers:
+        _servers.pop().stop()
