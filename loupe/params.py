@@ -251,11 +251,16 @@ def load_params(path: Path) -> Params:
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise PipelineError(f"{path} must hold sections such as `train:`; found {type(document).__name__}.")
+    return checked_params(document, source=path.name)
+
+
+def checked_params(document: Any, *, source: str) -> Params:
+    """Return a parsed document as parameters; every problem is named in one PipelineError that begins with `source`."""
     try:
         return Params.model_validate(document)
     except ValidationError as error:
         problems = [_problem(item) for item in error.errors()]
-        raise PipelineError(problems_message(path.name, problems)) from None
+        raise PipelineError(problems_message(source, problems)) from None
 
 
 def _problem(item: Any) -> str:

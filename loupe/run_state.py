@@ -244,12 +244,13 @@ def _paths_being_written(root: Path) -> list[Path]:
     try:
         locks = json.loads((root / ".dvc" / "tmp" / "rwlock").read_bytes())
         written = locks.get("write", {}).items()
-        return [Path(path) for path, info in written if _is_alive(int(info["pid"]))]
+        return [Path(path) for path, info in written if is_alive(int(info["pid"]))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number exists on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

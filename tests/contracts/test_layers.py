@@ -38,6 +38,7 @@ L1 = tuple(
         "sample_order",
         "score_html",
         "score_report",
+        "trial_queue",
         "vote_html",
         "vote_plan",
         "vote_results",
