@@ -9,6 +9,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.access.gate import Gate
+from dashboard.access.settings import guard_of_this_server
+from dashboard.access.sign_in_page import SIGN_OUT
 from dashboard.current_run import current_store
 from loupe.run_store import RunStore
 
@@ -29,6 +32,11 @@ def main() -> None:
     """Show the page that the address names."""
     st.set_page_config(page_title="Loupe", page_icon="🔍", layout="wide")
     st.html(STYLE)
+    if guard_of_this_server() is not None:
+        if not Gate.is_up:
+            st.error("This review asks to sign in, so it is served by dashboard/server.py alone.")
+            st.stop()
+        st.html(f'<a class="lp-sign-out" href="{SIGN_OUT}">Sign out</a>')
     follow_changes(current_store())
     pages = [
         st.Page("views/overview.py", title="Overview", default=True),
