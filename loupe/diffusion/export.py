@@ -16,7 +16,7 @@ from loupe.diffusion.model_card import Evidence, ScoreLine, SuggestedSettings, m
 from loupe.diffusion.sample_plan import AdapterSource, verified_adapters
 from loupe.errors import PipelineError
 from loupe.evaluation_records import Selection
-from loupe.metric_specs import metric_specs
+from loupe.metric_specs import known_specs
 from loupe.records import BASE_STEP, DatasetManifest, ExportManifest
 
 CARD_FILE = "README.md"
@@ -51,7 +51,8 @@ def export_checkpoint(
         n_train=dataset.n_examples["train"],
     )
     files = export_adapter(
-        source.checkpoints_folder / checkpoint.folder,
+        source.adapter_folder(step),
+        text_adapter_folder=source.text_adapter_folder(step),
         base_folder=source.base_folder,
         labels=labels,
         full_pipeline=full_pipeline,
@@ -66,7 +67,9 @@ def export_checkpoint(
         use_rslora=checkpoint.use_rslora,
     )
     card = output / CARD_FILE
-    write_text(card, model_card(labels, config, dataset, evidence, settings, full_pipeline=full_pipeline))
+    has_text = checkpoint.text_encoder_sha256 is not None
+    written = {"full_pipeline": full_pipeline, "has_text_encoder": has_text}
+    write_text(card, model_card(labels, config, dataset, evidence, settings, **written))
     manifest = ExportManifest(
         step=step,
         base_model=source.base_model,
@@ -93,7 +96,7 @@ def read_evidence(table: Path, *, step: int, selection: Selection | None) -> Evi
         return Evidence(selection=selection, scores=(), n_images=None, n_real=None)
     lines = [
         ScoreLine(spec.label, spec.better, _cell(base, key), _cell(exported, key))
-        for key, spec in metric_specs().items()
+        for key, spec in known_specs(exported).items()
         if _cell(base, key) is not None or _cell(exported, key) is not None
     ]
     n_images, n_real = _cell(exported, "n_images"), _cell(exported, "n_real")

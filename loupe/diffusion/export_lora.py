@@ -3,7 +3,8 @@
 The known traps are alpha, which both of diffusers' own ways lose, and key names that ComfyUI skips with no more than a
 warning. Weights stay float32 and unchanged. It reads no other program's files back.
 
-kohya names: `lora_unet_<layer path with _ for .>` with `.lora_down.weight` (A), `.lora_up.weight` (B) and `.alpha`.
+kohya names: `lora_unet_<layer path with _ for .>` with `.lora_down.weight` (A), `.lora_up.weight` (B) and `.alpha`; for
+the text encoder `lora_te_text_model_<...>`.
 DoRA adds `.dora_scale` [out, 1], of a convolution [out, 1, 1, 1], as LyCORIS has it for lengths of output rows. Its
 readers differ: diffusers' leaves it out, ComfyUI divides by the base weight's lengths where PEFT and LyCORIS divide by
 those of the sum. So a DoRA is exact in the diffusers form and merged, not everywhere in this one.
@@ -34,6 +35,8 @@ from loupe.diffusion.tensor_files import tensor_bytes
 from loupe.records import BaseModelInfo, ExportedFile
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+KOHYA_UNET, KOHYA_TEXT = "lora_unet_", "lora_te_"
+_TEXT_MODEL = "text_model."
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _LENGTH_BYTES = 8
 _FAMILIES = {768: "sd_v1", 1024: "sd_v2"}
@@ -53,14 +56,15 @@ class ExportLabels:
     """Number of training examples."""
 
 
-def kohya_state(state: AdapterState, config: AdapterConfig) -> dict[str, torch.Tensor]:
+def kohya_state(state: AdapterState, config: AdapterConfig, *, prefix: str = KOHYA_UNET) -> dict[str, torch.Tensor]:
     """Return the adapter under kohya's names, with the true alpha of every layer as a float32 scalar.
 
-    Readers scale by alpha / rank, rank being the first dimension of lora_down; a missing alpha means 1.0 to them.
+    `prefix` says which model it is of: KOHYA_UNET, or KOHYA_TEXT for a state of `text_model_state`. Readers scale
+    by alpha / rank, rank being the first dimension of lora_down; a missing alpha means 1.0 to them.
     """
     converted = {}
     for path in layer_paths(state):
-        name = f"lora_unet_{path.replace('.', '_')}"
+        name = f"{prefix}{path.replace('.', '_')}"
         converted[f"{name}.lora_down.weight"] = state[path + _A]
         converted[f"{name}.lora_up.weight"] = state[path + _B]
         converted[f"{name}.alpha"] = torch.tensor(kohya_alpha(config))
@@ -74,9 +78,22 @@ def kohya_alpha(config: AdapterConfig) -> float:
     return float(config.alpha) * (math.sqrt(config.rank) if config.use_rslora else 1.0)
 
 
-def diffusers_state(state: AdapterState) -> dict[str, torch.Tensor]:
-    """Return the adapter under the names that `pipeline.load_lora_weights` reads without conversion."""
-    return {f"unet.{key}": tensor for key, tensor in state.items()}
+def text_model_state(state: AdapterState) -> AdapterState:
+    """Return a text encoder's adapter with `text_model.` before each layer's path, as every reader's names have it.
+
+    transformers had that level in its CLIP text encoder up to version 4 and has it no longer.
+    """
+    return {key if key.startswith(_TEXT_MODEL) else _TEXT_MODEL + key: tensor for key, tensor in state.items()}
+
+
+def diffusers_state(state: AdapterState, *, model: str = "unet") -> dict[str, torch.Tensor]:
+    """Return the adapter under the names that `pipeline.load_lora_weights` reads without conversion.
+
+    `model` is the part of the pipeline: unet, or text_encoder for a state of `text_model_state`. Lengths of the latter
+    are read by transformers, which takes them for missing without the `.weight` that PEFT's own files leave out.
+    """
+    ending = ".weight" if model == "text_encoder" else ""
+    return {f"{model}.{key}{ending if key.endswith(MAGNITUDE) else ''}": tensor for key, tensor in state.items()}
 
 
 def layer_paths(state: AdapterState) -> list[str]:
@@ -84,20 +101,22 @@ def layer_paths(state: AdapterState) -> list[str]:
     return sorted(key.removesuffix(_A) for key in state if key.endswith(_A))
 
 
-def diffusers_metadata(config: AdapterConfig) -> dict[str, str]:
+def diffusers_metadata(configs: Mapping[str, AdapterConfig]) -> dict[str, str]:
     """Return the header that makes `load_lora_weights` restore alpha; without it the strength is 1 instead of
-    alpha / rank.
+    alpha / rank. `configs` has the adapter of each part of the pipeline: unet, perhaps text_encoder.
     """
-    settings = {
-        "r": config.rank,
-        "lora_alpha": config.alpha,
-        "target_modules": sorted(config.target_modules),
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "use_dora": config.use_dora,
-        "use_rslora": config.use_rslora,
-    }
-    packed = {f"unet.{key}": value for key, value in settings.items()}
+    packed = {}
+    for model, config in configs.items():
+        settings = {
+            "r": config.rank,
+            "lora_alpha": config.alpha,
+            "target_modules": sorted(config.target_modules),
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "use_dora": config.use_dora,
+            "use_rslora": config.use_rslora,
+        }
+        packed |= {f"{model}.{key}": value for key, value in settings.items()}
     return {"format": "pt", "lora_adapter_metadata": json.dumps(packed, sort_keys=True)}
 
 
@@ -146,12 +165,12 @@ def kohya_metadata(
     return header
 
 
-def merge_adapter(unet: torch.nn.Module, state: AdapterState, *, scaling: float) -> None:
-    """Add scaling * B @ A to the weights of a UNet that has no adapter, in place; DoRA then sets every row's length."""
+def merge_adapter(model: torch.nn.Module, state: AdapterState, *, scaling: float) -> None:
+    """Add scaling * B @ A to the weights of a model without adapter, in place; DoRA then sets every row's length."""
     with torch.no_grad():
         for path in layer_paths(state):
             a, b = state[path + _A], state[path + _B]
-            weight = unet.get_submodule(path).weight
+            weight = model.get_submodule(path).weight
             merged = weight.float() + (b.flatten(1) @ a.flatten(1)).reshape(weight.shape) * scaling
             magnitude = state.get(path + MAGNITUDE)
             if magnitude is not None:
@@ -166,15 +185,27 @@ def _per_row(values: torch.Tensor, n_dims: int) -> torch.Tensor:
 
 
 def export_adapter(
-    adapter_folder: Path, *, base_folder: Path, labels: ExportLabels, full_pipeline: bool, output: Path
+    adapter_folder: Path,
+    *,
+    text_adapter_folder: Path | None = None,
+    base_folder: Path,
+    labels: ExportLabels,
+    full_pipeline: bool,
+    output: Path,
 ) -> list[ExportedFile]:
     """Write the adapter of a checkpoint's folder to `output` in every form and return the files with their hashes.
 
     `<name>.safetensors` (kohya), `<name>-diffusers/pytorch_lora_weights.safetensors`, and, when `full_pipeline`, the
-    folder `<name>-pipeline` with the adapter merged in.
+    folder `<name>-pipeline` with the adapter merged in. `text_adapter_folder` has the adapter of the text encoder, when
+    there is one; it goes into the same files.
     """
     state, config = read_adapter(adapter_folder)
-    kohya = kohya_state(state, config)
+    of_text, configs = {}, {"unet": config}
+    if text_adapter_folder is not None:
+        of_text, configs["text_encoder"] = read_adapter(text_adapter_folder)
+    named_text = text_model_state(of_text)
+    kohya = kohya_state(state, config) | kohya_state(named_text, config, prefix=KOHYA_TEXT)
+    diffusers = diffusers_state(state) | diffusers_state(named_text, model="text_encoder")
     header = kohya_metadata(config, labels, tensor_sha256=_tensor_sha256(kohya), text_width=_text_width(base_folder))
     files: dict[Path, str] = {
         output / f"{labels.name}.safetensors": "kohya",
@@ -182,10 +213,10 @@ def export_adapter(
     }
     kohya_file, diffusers_file = files
     write_bytes(kohya_file, tensor_bytes(kohya, metadata=header))
-    write_bytes(diffusers_file, tensor_bytes(diffusers_state(state), metadata=diffusers_metadata(config)))
+    write_bytes(diffusers_file, tensor_bytes(diffusers, metadata=diffusers_metadata(configs)))
     if full_pipeline:
         folder = output / f"{labels.name}-pipeline"
-        _write_pipeline(folder, base_folder, state, scaling=config.scaling)
+        _write_pipeline(folder, base_folder, state, of_text, scaling=config.scaling)
         files |= {file: "pipeline" for file in sorted(folder.rglob("*")) if file.is_file()}
     return [exported_file(file, kind, output) for file, kind in files.items()]
 
@@ -206,16 +237,20 @@ def _tensor_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     return hashlib.sha256(content[start:]).hexdigest()
 
 
-def _write_pipeline(folder: Path, base_folder: Path, state: AdapterState, *, scaling: float) -> None:
-    """Write the base model with the adapter merged in, float32, with the sampler that the review's pictures used."""
+def _write_pipeline(
+    folder: Path, base_folder: Path, state: AdapterState, of_text: AdapterState, *, scaling: float
+) -> None:
+    """Write the base model with the adapters merged in, float32, with the sampler that the review's pictures used."""
     from diffusers import StableDiffusionPipeline
 
     on_cpu = {"device": "cpu", "dtype": torch.float32}
     unet = load_unet(base_folder, **on_cpu)
     merge_adapter(unet, state, scaling=scaling)
+    text_encoder = load_text_encoder(base_folder, **on_cpu)
+    merge_adapter(text_encoder, of_text, scaling=scaling)
     pipeline = StableDiffusionPipeline(
         vae=load_vae(base_folder, **on_cpu),
-        text_encoder=load_text_encoder(base_folder, **on_cpu),
+        text_encoder=text_encoder,
         tokenizer=load_tokenizer(base_folder),
         unet=unet,
         scheduler=make_sampler(load_noise_scheduler(base_folder)),

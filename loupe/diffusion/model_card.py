@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.export_lora import DIFFUSERS_FILE, ExportLabels
 from loupe.diffusion.sampling import SAMPLER
+from loupe.diffusion.text_adapter import TEXT_LAYERS
 from loupe.evaluation_records import Selection
 from loupe.records import DatasetManifest
 
@@ -54,13 +55,17 @@ def model_card(
     settings: SuggestedSettings,
     *,
     full_pipeline: bool,
+    has_text_encoder: bool = False,
 ) -> str:
-    """Return the card as Markdown with the YAML header that model hubs read."""
+    """Return the card as Markdown with the YAML header that model hubs read.
+
+    `has_text_encoder`: the files hold an adapter of the text encoder as well.
+    """
     sections = [
         _front(labels),
-        _what(labels, config, dataset),
+        _what(labels, config, dataset, has_text_encoder=has_text_encoder),
         _why(labels.step, evidence),
-        _how(labels, config, settings, full_pipeline=full_pipeline),
+        _how(labels, config, settings, full_pipeline=full_pipeline, has_text_encoder=has_text_encoder),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -72,14 +77,16 @@ def _front(labels: ExportLabels) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _what(labels: ExportLabels, config: AdapterConfig, dataset: DatasetManifest) -> str:
+def _what(labels: ExportLabels, config: AdapterConfig, dataset: DatasetManifest, *, has_text_encoder: bool) -> str:
     base = labels.base_model
     revision = f", revision {base.revision}" if base.revision else ""
+    layers = ", ".join(config.target_modules)
+    if has_text_encoder:
+        layers += f" of the UNet and {', '.join(TEXT_LAYERS)} of the text encoder"
     rows = {
         "Base model": f"{base.name}{revision} (SHA-256 `{base.sha256[:16]}…`, {base.prediction_type})",
         "Checkpoint": f"optimizer step {labels.step}",
-        "LoRA": f"{_kind(config)}rank {config.rank}, alpha {config.alpha:g}, on {', '.join(config.target_modules)}; "
-        f"float32",
+        "LoRA": f"{_kind(config)}rank {config.rank}, alpha {config.alpha:g}, on {layers}; float32",
         "Trained on": f"{labels.n_train} images of the source `{dataset.source}` at {dataset.resolution_px} px",
         "Trigger": f"“{labels.trigger}”" if labels.trigger else "none",
     }
@@ -117,9 +124,17 @@ def _number(value: float | None) -> str:
     return "not computed" if value is None else f"{value:.4g}"
 
 
-def _how(labels: ExportLabels, config: AdapterConfig, settings: SuggestedSettings, *, full_pipeline: bool) -> str:
+def _how(
+    labels: ExportLabels,
+    config: AdapterConfig,
+    settings: SuggestedSettings,
+    *,
+    full_pipeline: bool,
+    has_text_encoder: bool,
+) -> str:
     base, name = labels.base_model.name, labels.name
     negative = f", negative prompt “{settings.negative_prompt}”" if settings.negative_prompt else ""
+    strengths = "strength_model 1, strength_clip 1" if has_text_encoder else "strength_model 1"
     lines = [
         "## How to load it",
         "",
@@ -128,7 +143,7 @@ def _how(labels: ExportLabels, config: AdapterConfig, settings: SuggestedSetting
         "",
         f"- **AUTOMATIC1111, Forge**: put `{name}.safetensors` into `models/Lora`, and write "
         f"`<lora:{name}:1>` into the prompt.",
-        f"- **ComfyUI**: put `{name}.safetensors` into `models/loras` and add the node *Load LoRA* (strength_model 1).",
+        f"- **ComfyUI**: put `{name}.safetensors` into `models/loras` and add the node *Load LoRA* ({strengths}).",
         "- **diffusers**:",
         "",
         "```python",
