@@ -1,6 +1,7 @@
 """Tolerant, memoised reading of a run's files: what is whole is returned, what is broken is named, nothing is written.
 
-It knows neither stages nor metrics. A file is read again only when its size or time of change differs.
+It knows neither stages nor metrics. A file is read again only when its size or time of change differs, or when it was
+last read so soon after a change that the next one could bear the same time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +24,13 @@ from loupe.atomic_io import read_record, sha256_file
 from loupe.errors import PipelineError
 
 Record = TypeVar("Record", bound=BaseModel)
+Source = TypeVar("Source")
+Derived = TypeVar("Derived")
 Signature = tuple[int, int]
 Cells = Mapping[str, float | str]
+_CLOCK_TICK_NS = 50_000_000
+"""Two changes within this time may bear the same time: file systems count in ticks of some milliseconds."""
+_HASHING_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,8 @@ class _Reading:
     signature: Signature
     value: Any
     problems: tuple[Problem, ...]
+    is_settled: bool = True
+    """False when it was read so soon after a change that another one could go unnoticed."""
 
 
 def signature(path: Path) -> Signature | None:
@@ -51,9 +62,25 @@ def signature(path: Path) -> Signature | None:
 def listing(folder: Path) -> list[Path]:
     """Return what a folder holds, by name; nothing when it is not there, or vanishes as DVC removes it."""
     try:
-        return sorted(folder.iterdir())
+        return [folder / name for name in sorted(os.listdir(folder))]  # noqa: PTH208 - thousands of folders, often
     except OSError:
         return []
+
+
+def signatures(folder: Path) -> list[tuple[str, Signature]]:
+    """Return name and signature of all that lies in a folder, by name; what vanishes meanwhile is left out."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    stat = entry.stat()
+                except OSError:
+                    continue
+                found.append((entry.name, (stat.st_mtime_ns, stat.st_size)))
+    except OSError:
+        return []
+    return sorted(found)
 
 
 class RunFiles:
@@ -62,6 +89,7 @@ class RunFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._readings: dict[tuple[Path, str], _Reading] = {}
+        self._derived: dict[str, tuple[Any, Any]] = {}
 
     def record(self, path: Path, kind: type[Record], *, made_by: str) -> Record | None:
         """Read a JSON record."""
@@ -119,6 +147,23 @@ class RunFiles:
         """Return the SHA-256 of a file's bytes, or None when there is no such file."""
         return self._read(path, "sha256", lambda: (sha256_file(path), []))
 
+    def hash_ahead(self, paths: Iterable[Path]) -> None:
+        """Compute the SHA-256 of files that were not read before, on several cores, for `sha256` to find."""
+        unknown = [path for path in paths if (path, "sha256") not in self._readings]
+        if len(unknown) > 1:
+            with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+                list(pool.map(self.sha256, unknown))
+
+    def derived(self, source: Source, name: str, derive: Callable[[Source], Derived]) -> Derived:
+        """Return derive(source), remembered under `name` as long as `source` is the same object.
+
+        What was read from a file stays the same object until the file changes, so this is as fresh as its source.
+        """
+        known = self._derived.get(name)
+        if known is None or known[0] is not source:
+            known = self._derived[name] = (source, derive(source))
+        return known[1]
+
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong with the files read so far, each once, ordered by file."""
         found = {problem: None for reading in list(self._readings.values()) for problem in reading.problems}
@@ -134,22 +179,23 @@ class RunFiles:
             self._readings.pop(key, None)
             return None
         known = self._readings.get(key)
-        if known is None or known.signature != now:
+        if known is None or known.signature != now or not known.is_settled:
             known = self._readings[key] = self._parse(path, now, parse)
         return known.value
 
     def _parse(self, path: Path, now: Signature, parse: Callable[[], tuple[Any, list[str]]]) -> _Reading:
         file = self.relative(path)
+        is_settled = not 0 <= time.time_ns() - now[0] < _CLOCK_TICK_NS
         try:
             value, notes = parse()
         except PipelineError as error:
             message = str(error).replace(str(path), file).removeprefix(f"{file} ")
-            return _Reading(now, None, (Problem(file, message),))
+            return _Reading(now, None, (Problem(file, message),), is_settled)
         except FileNotFoundError:
             return _Reading((0, 0), None, ())
         except OSError as error:
-            return _Reading(now, None, (Problem(file, f"cannot be opened: {error.strerror}"),))
-        return _Reading(now, value, tuple(Problem(file, note) for note in notes))
+            return _Reading(now, None, (Problem(file, f"cannot be opened: {error.strerror}"),), is_settled)
+        return _Reading(now, value, tuple(Problem(file, note) for note in notes), is_settled)
 
 
 def _parse_table(path: Path, required: set[str], text: set[str], made_by: str) -> tuple[tuple[Cells, ...], list[str]]:

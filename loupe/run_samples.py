@@ -7,8 +7,10 @@ are already there are shown, and the others wait. It never writes, and no file n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,6 +21,8 @@ Status = Literal["whole", "invalid", "waiting", "missing", "corrupt"]
 SampleKey = tuple[str, int, int]
 """(prompt id, seed index, step)"""
 Wanted = Callable[[SampleKey], bool]
+_AT_ONCE = 256
+"""So many pictures are compared with their hashes together; a caller who stops early waits for no more."""
 _FOLDER = re.compile(r"(?P<prompt>.+)-(?P<seed_index>\d+)")
 _PICTURE = re.compile(r"(?P<step>\d+)\.png")
 
@@ -51,14 +55,26 @@ def only(
     return lambda key: all(allowed is None or part in allowed for part, allowed in zip(key, parts, strict=True))
 
 
-def recorded_samples(files: RunFiles, folder: Path, manifest: SamplesManifest, wanted: Wanted) -> Iterator[SampleView]:
-    """Yield the manifest's cells in its order; each picture's bytes are compared with its hash."""
-    for sample in manifest.samples:
-        key = (sample.prompt_id, sample.seed_index, sample.step)
-        if wanted(key):
+def recorded_samples(
+    files: RunFiles, folder: Path, samples: Iterable[SampleRecord], wanted: Wanted
+) -> Iterator[SampleView]:
+    """Yield the cells of a manifest's samples in their order; each picture's bytes are compared with its hash."""
+    passing = (sample for sample in samples if wanted((sample.prompt_id, sample.seed_index, sample.step)))
+    while together := list(islice(passing, _AT_ONCE)):
+        files.hash_ahead(folder / s.file for s in together if s.file and _stays_inside(s.file))
+        for sample in together:
             status, reason = _verify(files, folder, sample)
             sha256 = sample.sha256 if status in ("whole", "invalid") else None
+            key = (sample.prompt_id, sample.seed_index, sample.step)
             yield SampleView(*key, seed=sample.seed, sha256=sha256, status=status, reason=reason)
+
+
+def samples_by_prompt(manifest: SamplesManifest) -> dict[str, list[SampleRecord]]:
+    """Return a manifest's samples by prompt id, in its order: a page asks for a few of many prompts."""
+    found: dict[str, list[SampleRecord]] = {}
+    for sample in manifest.samples:
+        found.setdefault(sample.prompt_id, []).append(sample)
+    return found
 
 
 def appearing_samples(
@@ -80,16 +96,20 @@ def appearing_samples(
         yield SampleView(*key, seed=None, sha256=sha256, status=status, reason="" if sha256 else "not drawn yet")
 
 
-def pictures_in(folder: Path) -> dict[SampleKey, Path]:
+def pictures_in(files: RunFiles, folder: Path) -> dict[SampleKey, Path]:
     """Return what lies in a samples folder as `<prompt>-<seed index>/<step>.png`; temporary files do not count."""
-    found = {}
+    found: dict[SampleKey, Path] = {}
     for subfolder in listing(folder):
-        name = _FOLDER.fullmatch(subfolder.name)
-        for file in listing(subfolder) if name else ():
-            picture = _PICTURE.fullmatch(file.name)
-            if picture and name:
-                found[name["prompt"], int(name["seed_index"]), int(picture["step"])] = file
+        found |= files.parsed(subfolder, "pictures", partial(_pictures_of_row, subfolder)) or {}
     return found
+
+
+def _pictures_of_row(subfolder: Path) -> dict[SampleKey, Path]:
+    name = _FOLDER.fullmatch(subfolder.name)
+    if name is None or not subfolder.is_dir():
+        return {}
+    pictures = {picture: file for file in listing(subfolder) if (picture := _PICTURE.fullmatch(file.name))}
+    return {(name["prompt"], int(name["seed_index"]), int(p["step"])): file for p, file in pictures.items()}
 
 
 def files_by_sha256(folder: Path, manifest: SamplesManifest | None) -> dict[str, Path]:

@@ -270,7 +270,7 @@ def _progress(store: RunStore, stage: str, now_s: float) -> Progress | None:
     if params is None:
         return None
     if stage == "generate":
-        pictures = pictures_in(store.paths.samples)
+        pictures = pictures_in(store.files, store.paths.samples)
         n_prompts = len(params.generate.prompts) + params.generate.val_captions
         total = n_prompts * params.generate.seeds_per_prompt * len(store.steps())
         times = [found[0] / 1e9 for path in pictures.values() if (found := signature(path))]

@@ -6,7 +6,6 @@ work, and has none yet, the pictures that are already there are shown as such. W
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +28,8 @@ from loupe.records import (
     SamplesManifest,
     TrainRow,
 )
-from loupe.run_files import Cells, Problem, RunFiles, listing, signature
+from loupe.run_changes import run_fingerprint
+from loupe.run_files import Cells, Problem, RunFiles
 from loupe.run_samples import (
     SampleKey,
     SampleView,
@@ -38,6 +38,7 @@ from loupe.run_samples import (
     only,
     pictures_in,
     recorded_samples,
+    samples_by_prompt,
 )
 
 
@@ -165,13 +166,17 @@ class RunStore:
             text=("prompt_id", "file", "sha256", "invalid_reason", "colour", "nearest_train"),
             made_by="evaluate",
         )
-        return {(str(r["prompt_id"]), int(r["seed_index"]), int(r["step"])): r for r in rows or ()}
+        return self.files.derived(rows, "per image", _by_cell)
 
     def train_curve(self) -> tuple[TrainRow, ...]:
         """Return metrics/train.csv, which also grows while `train` is at work."""
         fields = tuple(TrainRow.model_fields)
         rows = self.files.table(self.paths.metrics / "train.csv", required=fields, made_by="train") or ()
-        return tuple(TrainRow.model_validate({name: row[name] for name in fields}) for row in rows)
+        return self.files.derived(
+            rows,
+            "train curve",
+            lambda rows: tuple(TrainRow.model_validate({name: row[name] for name in fields}) for row in rows),
+        )
 
     def prompts(self) -> tuple[PromptRecord, ...]:
         """Return the prompts in the order of the run; before `generate` is done, those known so far."""
@@ -181,7 +186,7 @@ class RunStore:
         params = self.params()
         fixed = params.generate.prompts if params else {}
         known = [PromptRecord(prompt_id=key, text=text, colour=None) for key, text in fixed.items()]
-        found = sorted({prompt for prompt, _, _ in pictures_in(self.paths.samples)} - fixed.keys())
+        found = sorted({prompt for prompt, _, _ in pictures_in(self.files, self.paths.samples)} - fixed.keys())
         return (*known, *(self._caption_prompt(prompt_id) for prompt_id in found))
 
     def samples(
@@ -198,9 +203,11 @@ class RunStore:
         wanted = only(prompt_ids, seed_indices, steps)
         manifest = self.samples_manifest()
         if manifest:
-            yield from recorded_samples(self.files, self.paths.samples, manifest, wanted)
+            by_prompt = self.files.derived(manifest, "by prompt", samples_by_prompt)
+            chosen = (record for key, own in by_prompt.items() if prompt_ids is None or key in prompt_ids for record in own)
+            yield from recorded_samples(self.files, self.paths.samples, chosen, wanted)
             return
-        pictures = pictures_in(self.paths.samples)
+        pictures = pictures_in(self.files, self.paths.samples)
         params = self.params()
         for sample in appearing_samples(
             self.files,
@@ -220,8 +227,8 @@ class RunStore:
         The name never comes from the caller. The bytes may have changed since: compare them before they are believed.
         """
         for folder, read in ((self.paths.samples, self.samples_manifest), (self.paths.confirmation, self.confirmation)):
-            index = self.files.parsed(folder / "manifest.json", "by hash", partial(files_by_sha256, folder, read()))
-            if index and sha256 in index:
+            index = self.files.derived(read(), f"{folder.name} by hash", partial(files_by_sha256, folder))
+            if sha256 in index:
                 return index[sha256]
         return self.shown.get(sha256)
 
@@ -236,27 +243,20 @@ class RunStore:
 
     def fingerprint(self) -> str:
         """Return a value that changes when anything the pages show changes; cheap enough to ask every second."""
-        parts = [(path.name, signature(path)) for path in self._watched()]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        return run_fingerprint(self.paths)
 
     # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _watched(self) -> Iterator[Path]:
-        root = self.paths.root
-        yield from (root / "params.yaml", root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock", self.paths.samples)
-        yield from (self.paths.train_telemetry, self.paths.previews / "manifest.json")
-        for folder in (self.paths.metrics, self.paths.samples):
-            yield from listing(folder)
-        for folder in ("dataset", "latents", "reference", "checkpoints", "evaluation", "confirmation", "export"):
-            yield root / "data" / folder
-            yield root / "data" / folder / "manifest.json"
 
     def _caption_prompt(self, prompt_id: str) -> PromptRecord:
         split, _, image_id = prompt_id.partition("_")
         path = self.paths.dataset / split / "captions.jsonl"
         records = self.files.parsed(path, "captions", lambda: read_records(path, CaptionRecord, made_by="prepare"))
-        text = next((record.caption for record in records or () if record.image_id == image_id), prompt_id)
-        return PromptRecord(prompt_id=prompt_id, text=text, colour=None)
+        texts = self.files.derived(records, f"captions of {split}", lambda rs: {r.image_id: r.caption for r in rs or ()})
+        return PromptRecord(prompt_id=prompt_id, text=texts.get(image_id, prompt_id), colour=None)
+
+
+def _by_cell(rows: tuple[Cells, ...] | None) -> dict[SampleKey, Cells]:
+    return {(str(r["prompt_id"]), int(r["seed_index"]), int(r["step"])): r for r in rows or ()}
 
 
 def _step_scores(row: Cells) -> StepScores:

@@ -64,7 +64,7 @@ def previews(store: RunStore) -> Iterator[SampleView]:
         return
     store.shown.update(files_by_sha256(folder, manifest))
     drawn = {(s.prompt_id, s.seed_index, s.step): s.file is not None for s in manifest.samples}
-    for sample in recorded_samples(store.files, folder, manifest, lambda _: True):
+    for sample in recorded_samples(store.files, folder, manifest.samples, lambda _: True):
         if sample.sha256 is not None or not drawn[sample.key]:
             yield sample
 
@@ -76,4 +76,8 @@ def _preview_manifest(store: RunStore) -> SamplesManifest | None:
 def _rows(store: RunStore, path: Path, kind: type[Row]) -> tuple[Row, ...]:
     required = [name for name, field in kind.model_fields.items() if field.annotation in (int, float)]
     cells = store.files.table(path, required=required, made_by="train") or ()
-    return tuple(kind.model_validate({name: row.get(name) for name in kind.model_fields}) for row in cells)
+    return store.files.derived(
+        cells,
+        path.name,
+        lambda rows: tuple(kind.model_validate({name: row.get(name) for name in kind.model_fields}) for row in rows),
+    )

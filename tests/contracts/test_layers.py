@@ -30,6 +30,7 @@ L1 = tuple(
         "metric_table",
         "report_page",
         "report_svg",
+        "run_changes",
         "run_files",
         "run_samples",
         "run_state",
