@@ -15,9 +15,11 @@ class ExtractorInfo(_Record):
     """What turned pixels into features; every score names it."""
 
     name: str
-    """E.g. inception-2015-12-05, demo-classifier, ViT-B-32-quickgelu/openai, demo-clip."""
-    role: Literal["inception", "clip"]
-    kind: Literal["standard", "domain_trained"]
+    """E.g. inception-2015-12-05, demo-classifier, ViT-B-32-quickgelu/openai, demo-clip, dinov2-base."""
+    role: Literal["inception", "features", "clip", "preference", "aesthetic"]
+    """inception: features and classes of pictures; features: features alone; clip: pictures and texts."""
+    kind: Literal["standard", "domain_trained", "custom"]
+    """standard: known weights, byte for byte; custom: a file of one's own, whose name then holds its hash."""
     sha256: str
     """Of its weights."""
     resize: str
@@ -69,6 +71,8 @@ class EvaluationManifest(_Record):
     """Of data/reference/manifest.json."""
     targets: dict[str, float]
     """Metric key -> target of params.yaml, for the extractors it was meant for."""
+    best_steps: dict[str, int] = {}
+    """Metric key -> the checkpoint (not the base model) that is best in it: what `_diff_best` is the difference to."""
     absent: dict[str, str] = {}
     """step-N/<metric key> -> why checkpoints.csv has no value there."""
     findings: tuple[str, ...] = ()

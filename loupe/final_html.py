@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from loupe.metric_specs import MetricSpec, metric_specs
+from loupe.metric_specs import MetricSpec, known_specs
 from loupe.wording import direction, interval, number, step_label
 
 
 def final_table(final: Mapping[str, Any]) -> str:
     """Return the table of metrics/final.json, a line per metric; what the file does not hold is a dash."""
-    rows = "".join(_row(final, spec) for key, spec in metric_specs().items() if f"{key}_selected" in final)
+    keys = {name.removesuffix("_selected") for name in final if name.endswith("_selected")}
+    rows = "".join(_row(final, spec) for spec in known_specs(keys).values())
     step = final.get("step")
     selected = step_label(step) if isinstance(step, int) else "Selected"
     return (

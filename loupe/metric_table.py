@@ -11,6 +11,8 @@ from typing import Any, Literal
 STANDARD_INCEPTION = "inception-2015-12-05"
 DEMO_CLASSIFIER = "demo-classifier"
 DEMO_CLIP = "demo-clip"
+DEMO_LABEL = " (demo)"
+DEMO_MEANING = " By the demo's own small network: comparable only inside this project."
 
 Criterion = Literal["kid", "cmmd", "text", "clip_gap", "colour", "diversity", "background", "centring", "memorisation"]
 
@@ -26,7 +28,8 @@ class MetricSpec:
     better: Literal["higher", "lower", "closer to real", "zero"]
     unit: str
     """'' for a pure number, 'share', 'points' ..."""
-    extractor: Literal["inception", "clip", "pixels"]
+    extractor: Literal["inception", "clip", "pixels", "preference", "aesthetic"]
+    """The role of what it is computed with; inception: any network that gives features of pictures."""
     meaning: str
     """One sentence for a reader who has not met it."""
     compute: str
@@ -35,7 +38,15 @@ class MetricSpec:
     target: str | None = None
     """Field of evaluate.targets that speaks of this metric, or None."""
     extractor_name: str | None = None
-    """The one extractor that this key is for; None: any of its role that is standard (pixels need none)."""
+    """The one extractor that this key is for; None: the first of its role that is standard (pixels need none)."""
+    arrays: str | None = None
+    """Prefix of the arrays in an image set that it looks at, see metric_specs.array_prefix; None: the role."""
+    demo_only: bool = False
+    """Whether only the demo's network can compute it."""
+    needs_classes: bool = False
+    """Whether it needs the extractor's class probabilities, not its features alone."""
+    needs: str = "a valid picture"
+    """Level image only: what a picture must have for a value, as the reason where none has one."""
     resamples: str | None = None
     """Level set only: 'package.module:function', (images, real, counts [R, N]) -> float64 [R], the value under each
     bootstrap resample."""
@@ -60,8 +71,8 @@ def _pair(key: str, demo_key: str, *, demo_label: str | None = None, **fields: A
     clip = fields["extractor"] == "clip"
     demo = {
         **fields,
-        "label": f"{demo_label or fields['label']} (demo)",
-        "meaning": f"{fields['meaning']} By the demo's own small network: comparable only inside this project.",
+        "label": f"{demo_label or fields['label']}{DEMO_LABEL}",
+        "meaning": f"{fields['meaning']}{DEMO_MEANING}",
         "target": None,
     }
     return (
@@ -139,26 +150,28 @@ _TEXT_AND_COLOUR = (
     ),
     *_pair(
         "clip_gap", "clip_gap_demo", label="CLIP gap", demo_label="Text-image gap", better="higher", unit="points",
-        extractor="clip", criterion="clip_gap", headline=True,
+        extractor="clip", criterion="clip_gap", headline=True, needs="prompts of at least 2 different wordings",
         meaning="The text-image score with the picture's own prompt minus that with the run's other prompts: what the "
         "picture owes to its prompt.",
         **_image("clip_score:clip_gaps", "clip_gap"),
     ),
     MetricSpec(
         key="colour_demo", label="Colour as asked (demo)", better="higher", unit="share", extractor="inception",
-        extractor_name=DEMO_CLASSIFIER, headline=True,
+        extractor_name=DEMO_CLASSIFIER, demo_only=True, headline=True,
+        needs="prompts that ask for a colour which the classifier knows",
         meaning="Share of the pictures in which the demo classifier sees the colour that the prompt asks for.",
         **_image("colour:colour_matches", "colour_ok"),
     ),
     MetricSpec(
         key="colour_share", label="Colour by pixels", better="higher", unit="share", extractor="pixels",
-        criterion="colour", headline=True,
+        criterion="colour", headline=True, needs="prompts that ask for a colour",
         meaning="Share of the product's pixels in the colour family that the prompt asks for (CIELAB); shadows and "
         "highlights keep real photos below 1 too.",
         **_image("colour:colour_shares", "colour_share"),
     ),
     MetricSpec(
         key="colour_top2", label="Colour among the two largest", better="higher", unit="share", extractor="pixels",
+        needs="prompts that ask for a colour",
         meaning="Share of the pictures whose asked colour family is one of the product's two largest.",
         **_image("colour:colour_in_top_two", "colour_top2"),
     ),
@@ -186,6 +199,7 @@ _COMPOSITION = (
     ),
     MetricSpec(
         key="sharpness_pct", label="Sharpness percentile", better="closer to real", unit="", extractor="pixels",
+        needs="a product in the picture and in a train photo",
         meaning="Mean share of the real train photos that are blurrier than a picture; 0.5 is as sharp as real.",
         **_image("silhouette:sharpness_percentiles", "sharpness_pct"),
     ),
@@ -202,6 +216,7 @@ _SPREAD = (
     *_pair(
         "diversity_ratio", "diversity_ratio_demo", label="Diversity", better="closer to real", unit="",
         extractor="inception", criterion="diversity", headline=True,
+        needs="at least 2 valid pictures of a prompt and 5 different train photos of the colour it asks for",
         meaning="How different the pictures of one prompt are, divided by how different real photos of that colour "
         "are; 1 is as diverse as real.",
         **_image("diversity:diversity_of_images", "diversity"),
@@ -213,12 +228,27 @@ _SPREAD = (
     ),
     *_pair(
         "inception_score", "is_demo", label="Inception Score", better="closer to real", unit="", extractor="inception",
-        target="inception_score", headline=True,
+        target="inception_score", headline=True, needs_classes=True,
         meaning="Roughly how many classes the pictures cover with confidence; for one kind of product the value of the "
         "real photos is the aim, not a high one.",
         **_set("inception_score", "inception"),
     ),
 )  # fmt: skip
+
+RATER_SPECS = (
+    MetricSpec(
+        key="preference", label="Preference", better="higher", unit="points", extractor="preference", headline=True,
+        meaning="100 times the cosine between picture and prompt in a model trained on people's choices; comparable "
+        "for the same prompts only.",
+        **_image("clip_score:clip_scores", "preference"),
+    ),
+    MetricSpec(
+        key="aesthetic", label="Aesthetic", better="higher", unit="share", extractor="aesthetic", headline=True,
+        meaning="Mean probability that a classifier of photographs gives to `aesthetic`; it judges taste, no product.",
+        **_image("aesthetic:aesthetic_scores", "aesthetic"),
+    ),
+)  # fmt: skip
+"""Of models that are optional; their keys always end in the model's name, see loupe/metric_specs.py."""
 
 METRIC_SPECS: dict[str, MetricSpec] = {
     spec.key: spec for spec in (*_DISTRIBUTION, *_TEXT_AND_COLOUR, *_COMPOSITION, *_SPREAD)

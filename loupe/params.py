@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from loupe.errors import PipelineError, nearest_names, problems_message
+from loupe.evaluate_params import EvaluateParams, SelectParams
 from loupe.param_types import PositiveInt, Section, Share
 from loupe.train_params import TrainParams
 from loupe.yaml_file import read_yaml
@@ -124,74 +125,6 @@ class GenerateParams(Section):
         if not self.prompts and not self.val_captions:
             raise ValueError("there is no prompt: add to prompts, or set val_captions above 0")
         return self
-
-
-class TargetParams(Section):
-    """Targets to show beside the scores. They never turn a cell green by themselves."""
-
-    fid: float = Field(gt=0)
-    """FID below this was asked for."""
-    clip_score: float = Field(gt=0)
-    """CLIP score above this was asked for."""
-    inception_score: float = Field(gt=0)
-    """Inception Score above this was asked for."""
-    train_loss: float = Field(gt=0)
-    """Smoothed training loss below this was asked for."""
-
-
-class EvaluateParams(Section):
-    """What measures the pictures."""
-
-    inception: str = Field(min_length=1)
-    """`demo` (our small classifier; scores are named fd_demo, is_demo), `standard` (Inception-2015-12-05 from
-    the hub cache), or the path of its weights file."""
-    clip: str = Field(min_length=1)
-    """`demo` (our small open_clip model; clip_demo) or `<open_clip architecture>/<pretrained tag or local
-    safetensors file>`."""
-    batch_size: PositiveInt
-    """Images per forward pass of an extractor."""
-    null_draws: int = Field(ge=2)
-    """Random subsets of the train photos, each scored against val: the real-against-real null."""
-    bootstrap_draws: int = Field(ge=100)
-    """Resamples of the prompts for every interval."""
-    targets: TargetParams
-    """Targets to show beside the scores."""
-
-
-class WeightParams(Section):
-    """How much each criterion counts; each is a gain over the base model in units of its own uncertainty."""
-
-    distance: float = Field(ge=0)
-    """Nearness to the real photos, by select.distance."""
-    clip_gap: float = Field(ge=0)
-    """What a picture owes to its prompt."""
-    colour: float = Field(ge=0)
-    """Colour as asked, by pixels."""
-    diversity: float = Field(ge=0)
-    """Diversity within a prompt; more than that of real photos counts no further."""
-
-    @model_validator(mode="after")
-    def _counts_something(self) -> Self:
-        if not any(self.model_dump().values()):
-            raise ValueError("at least one weight must be greater than 0")
-        return self
-
-
-class SelectParams(Section):
-    """How a checkpoint is recommended; fixed before the run."""
-
-    min_background_ok: Share
-    """Gate: at least this share of the pictures must have a border as white as the real photos'."""
-    min_centred_ok: Share
-    """Gate: at least this share of the pictures must show the product as centred as the real photos do."""
-    max_invalid: int = Field(ge=0)
-    """Gate: at most this many pictures may be invalid (not finite, black, flat, wrong size)."""
-    memorisation_level: float = Field(gt=0, lt=0.5)
-    """Gate: fails when so many pictures near a training photo come by chance with at most this probability."""
-    distance: Literal["kid", "cmmd"]
-    """Which distance from the real photos counts: kid (features of evaluate.inception) or cmmd (of evaluate.clip)."""
-    weights: WeightParams
-    """How much each criterion counts."""
 
 
 class ConfirmParams(Section):

@@ -39,9 +39,7 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
         problems.append(str(error))
     evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
     try:
-        scorers = resolve_extractors(
-            inception=evaluate.inception, clip=evaluate.clip, demo_folder=paths.demo, machine=machine
-        ).infos
+        scorers = resolve_extractors(evaluate.extractors, demo_folder=paths.demo, machine=machine).infos
     except PipelineError as error:
         problems.append(str(error))
     if problems:

@@ -14,7 +14,7 @@ from typing import Any
 
 from loupe.atomic_io import read_records
 from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null, Selection
-from loupe.metric_specs import MetricSpec, metric_specs
+from loupe.metric_specs import MetricSpec, applicable_specs, extractor_of, known_specs
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.records import (
@@ -53,6 +53,10 @@ class Score:
     """Paired difference to the base model, with its interval; None for the base itself."""
     diff_base_lo: float | None
     diff_base_hi: float | None
+    diff_best: float | None = None
+    """Paired difference to the checkpoint that is best in this score; None for that one itself."""
+    diff_best_lo: float | None = None
+    diff_best_hi: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,10 @@ class RunStore:
         """Return the metrics that this run has scores of, in the order of loupe/metric_specs.py."""
         present = {key for row in self.scores() for key in row.scores}
         evaluation = self.evaluation()
-        return tuple(_column(spec, evaluation) for key, spec in metric_specs().items() if key in present)
+        specs = known_specs(present)
+        if evaluation:  # it knows the extractors, and with them which column of per_image.csv belongs to which score
+            specs |= {key: spec for key, spec in applicable_specs(evaluation.extractors).items() if key in present}
+        return tuple(_column(spec, evaluation) for spec in specs.values())
 
     def per_image(self) -> dict[SampleKey, Cells]:
         """Return metrics/per_image.csv by (prompt id, seed index, step): numbers, and text in invalid_reason."""
@@ -204,7 +211,9 @@ class RunStore:
         manifest = self.samples_manifest()
         if manifest:
             by_prompt = self.files.derived(manifest, "by prompt", samples_by_prompt)
-            chosen = (record for key, own in by_prompt.items() if prompt_ids is None or key in prompt_ids for record in own)
+            chosen = (
+                record for key, own in by_prompt.items() if prompt_ids is None or key in prompt_ids for record in own
+            )
             yield from recorded_samples(self.files, self.paths.samples, chosen, wanted)
             return
         pictures = pictures_in(self.files, self.paths.samples)
@@ -251,7 +260,9 @@ class RunStore:
         split, _, image_id = prompt_id.partition("_")
         path = self.paths.dataset / split / "captions.jsonl"
         records = self.files.parsed(path, "captions", lambda: read_records(path, CaptionRecord, made_by="prepare"))
-        texts = self.files.derived(records, f"captions of {split}", lambda rs: {r.image_id: r.caption for r in rs or ()})
+        texts = self.files.derived(
+            records, f"captions of {split}", lambda rs: {r.image_id: r.caption for r in rs or ()}
+        )
         return PromptRecord(prompt_id=prompt_id, text=texts.get(image_id, prompt_id), colour=None)
 
 
@@ -262,13 +273,13 @@ def _by_cell(rows: tuple[Cells, ...] | None) -> dict[SampleKey, Cells]:
 def _step_scores(row: Cells) -> StepScores:
     numbers = {name: value for name, value in row.items() if isinstance(value, float)}
     counts = {name: _whole(numbers.get(name)) for name in ("n_images", "n_used", "n_real", "invalid_count")}
-    scores = {key: _score(numbers, key) for key in metric_specs() if key in numbers}
+    scores = {key: _score(numbers, key) for key in known_specs(numbers)}
     return StepScores(step=int(numbers["step"]), **counts, scores=scores)
 
 
 def _score(numbers: dict[str, float], key: str) -> Score:
-    around = [numbers.get(f"{key}{end}") for end in ("_lo", "_hi", "_diff_base", "_diff_base_lo", "_diff_base_hi")]
-    return Score(numbers[key], *around)
+    ends = [f"{part}{end}" for part in ("", "_diff_base", "_diff_best") for end in ("", "_lo", "_hi")]
+    return Score(*(numbers.get(f"{key}{end}") for end in ends))
 
 
 def _whole(number: float | None) -> int | None:
@@ -278,7 +289,7 @@ def _whole(number: float | None) -> int | None:
 def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricColumn:
     if evaluation is None:
         return MetricColumn(spec, extractor=None, null=None, real=None, target=None)
-    extractor = next((e for e in evaluation.extractors if e.role == spec.extractor), None)
+    extractor = extractor_of(spec, evaluation.extractors)
     return MetricColumn(
         spec,
         extractor=extractor,

@@ -39,9 +39,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
-    extractors = resolve_extractors(
-        inception=settings.inception, clip=settings.clip, demo_folder=paths.demo, machine=machine
-    )
+    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     extractors.require_same(reference.extractors)
     train = read_image_set(paths.reference, "train", reference.files, made_by="reference")

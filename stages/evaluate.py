@@ -41,9 +41,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
-    extractors = resolve_extractors(
-        inception=settings.inception, clip=settings.clip, demo_folder=paths.demo, machine=machine
-    )
+    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     extractors.require_same(reference.extractors)
@@ -57,6 +55,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         n_draws=settings.bootstrap_draws,
         rng=np.random.default_rng([params.seed, 3]),
         made_by="generate",
+        aims={**{key: null.mean for key, null in reference.nulls.items()}, **reference.real_scores},
         **common,
     )
     controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
@@ -72,6 +71,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         samples_sha256=sha256_file(paths.samples / "manifest.json"),
         reference_sha256=sha256_file(paths.reference / "manifest.json"),
         targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
+        best_steps=dict(evaluated.best_steps),
         absent=evaluated.absent,
         findings=evaluated.findings,
         library_versions=library_versions(*LIBRARIES),

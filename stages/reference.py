@@ -31,8 +31,7 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     policy = choose_device()
     extractors = resolve_extractors(
-        inception=params.evaluate.inception,
-        clip=params.evaluate.clip,
+        params.evaluate.extractors,
         demo_folder=paths.demo,
         machine=Machine(policy.device, device_identity(policy)),
     )

@@ -11,8 +11,10 @@ import json
 
 from loupe.atomic_io import read_record, write_record
 from loupe.errors import PipelineError
+from loupe.evaluate_params import SelectParams
 from loupe.evaluation_records import EvaluationManifest
-from loupe.params import Params, SelectParams
+from loupe.metric_specs import applicable_specs
+from loupe.params import Params
 from loupe.paths import ProjectPaths
 from loupe.records import BASE_STEP
 from loupe.stage import run_stage
@@ -66,11 +68,20 @@ def select(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
 
 def _keys_by_use(manifest: EvaluationManifest, settings: SelectParams) -> dict[str, str]:
-    """Return what `select` uses a metric for -> its key in this run; the distance is the one of select.distance."""
-    from loupe.metric_specs import METRIC_SPECS
+    """Return what `select` uses a metric for -> its key in this run; the distance is the one of select.distance.
 
-    uses = {METRIC_SPECS[key].criterion: key for key in manifest.metric_keys}
-    return {**{str(use): key for use, key in uses.items() if use}, "distance": uses[settings.distance]}
+    Raises PipelineError when the run has no such distance.
+    """
+    specs = applicable_specs(manifest.extractors)
+    uses = {str(spec.criterion): key for key, spec in specs.items() if spec.criterion}
+    distance = uses.get(settings.distance, settings.distance)
+    known = [key for key, spec in specs.items() if spec.unbiased]
+    if distance not in known:
+        raise PipelineError(
+            f"select.distance is {settings.distance!r}, which evaluate.extractors do not give; "
+            f"this run has kid and cmmd (of the first extractors) and {', '.join(known)}."
+        )
+    return {**uses, "distance": distance}
 
 
 def _read_scores(paths: ProjectPaths) -> dict[int, Row]:

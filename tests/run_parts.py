@@ -147,7 +147,7 @@ def write_evaluation(root: Path, shape: Shape) -> None:
     paths = ProjectPaths(root)
     keys = [key for key in applicable_specs(EXTRACTORS) if key in SCORES]
     rows = [score_row(shape, step, keys) for step in shape.all_steps]
-    write_csv(paths.metrics / "checkpoints.csv", checkpoint_columns(keys), rows)
+    write_csv(paths.metrics / "checkpoints.csv", checkpoint_columns({key: METRIC_SPECS[key] for key in keys}), rows)
     manifest = SamplesManifest.model_validate_json((paths.samples / "manifest.json").read_bytes())
     columns = ["prompt_id", "seed_index", "seed", "step", "file", "sha256", "invalid_reason", "clip", "colour_ok",
                "background_ok"]  # fmt: skip

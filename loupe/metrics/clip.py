@@ -1,7 +1,9 @@
 """open_clip models as extractors: the demo's own folder, or an architecture with a pretrained tag or local weights.
 
 Only safetensors are loaded and nothing is downloaded: what is not in the hub cache is a sentence that says how to get
-it. The image pipeline is open_clip's own (resize, crop and normalisation of the pretrained tag).
+it. A pretrained tag is believed when the
+cache's own name of its file, a SHA-256, agrees; any other file bears its hash in its name. The image pipeline is
+open_clip's own (resize, crop and normalisation of the pretrained tag).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError, nearest_names
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import DEMO_CLIP
+from loupe.metrics.cached_files import is_cached_file
 from loupe.metrics.images import Pixels
 from loupe.metrics.networks import inference, require_trained
 
@@ -32,6 +35,7 @@ class ClipSource:
     """Where one open_clip model comes from; everything is on disk."""
 
     name: str
+    """<architecture>/<tag or stem of the file>, or demo-clip."""
     model: str
     """open_clip's name: an architecture, or local-dir:<folder>."""
     weights: Path
@@ -39,6 +43,8 @@ class ClipSource:
     """Merges of a tokenizer of its own; None takes the architecture's."""
     preprocess: Mapping[str, Any]
     image_size_px: int
+    tagged: bool = False
+    """Whether a pretrained tag of open_clip's stands for the weights."""
 
     @property
     def settings_files(self) -> tuple[Path, ...]:
@@ -68,7 +74,7 @@ def find_demo_clip(folder: Path) -> ClipSource:
     merges = sorted(folder.glob("*.txt.gz"))
     if weights is None or not merges or not (folder / CONFIG).is_file():
         raise PipelineError(
-            f"evaluate.clip is 'demo', but {folder} lacks its {CONFIG}, safetensors weights or BPE merges. "
+            f"evaluate.extractors names demo-clip, but {folder} lacks its {CONFIG}, safetensors weights or BPE merges. "
             "Restore data/demo from git, or run: make demo-kit"
         )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -95,33 +101,38 @@ def find_clip(name: str) -> ClipSource:
     if config is None or not tag:
         near = ", ".join(nearest_names(architecture, open_clip.list_models())) or "open_clip.list_models()"
         raise PipelineError(
-            f"evaluate.clip is {name!r}; expected demo or <open_clip architecture>/<pretrained tag or local "
-            f"safetensors file>, e.g. ViT-B-32-quickgelu/openai. Near architectures: {near}."
+            f"evaluate.extractors names {name!r}; expected <open_clip architecture>/<pretrained tag or local "
+            f"safetensors file>, e.g. ViT-B-32/laion2b_s34b_b79k. Near architectures: {near}."
         )
     image_size_px = config["vision_cfg"]["image_size"]
     if tag.endswith(".safetensors"):
         weights = Path(tag).expanduser()
         if not weights.is_file():
-            raise PipelineError(f"evaluate.clip is {name!r}, but {weights} is not there. Correct the path.")
+            raise PipelineError(f"evaluate.extractors names {name!r}, but {weights} is not there. Correct the path.")
         _require_same_activation(architecture, config, "openai" in weights.name.lower() or None, weights.name)
         return ClipSource(f"{architecture}/{weights.stem}", architecture, weights, None, {}, image_size_px)
     pretrained = open_clip.get_pretrained_cfg(architecture, tag)
     if not pretrained:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise PipelineError(
-            f"evaluate.clip is {name!r}: {architecture} has no pretrained tag {tag!r}. Known tags: {known}; "
+            f"evaluate.extractors names {name!r}: {architecture} has no pretrained tag {tag!r}. Known tags: {known}; "
             "a local file must end in .safetensors."
         )
     _require_same_activation(architecture, config, bool(pretrained.get("quick_gelu")), tag)
     preprocess = {key: pretrained[key] for key in PREPROCESS_KEYS if pretrained.get(key) is not None}
-    return ClipSource(name, architecture, _cached_weights(name, pretrained), None, preprocess, image_size_px)
+    weights = _cached_weights(name, pretrained)
+    return ClipSource(name, architecture, weights, None, preprocess, image_size_px, tagged=True)
 
 
 def clip_info(source: ClipSource) -> ExtractorInfo:
-    """Return what the model is; hashing its weights."""
-    kind = "domain_trained" if source.name == DEMO_CLIP else "standard"
+    """Return what the model is, hashing its weights; PipelineError when a file of the cache was altered."""
     sha256 = sha256_file(source.weights)
-    return ExtractorInfo(name=source.name, role="clip", kind=kind, sha256=sha256, resize=source.resize)
+    name, kind = f"{source.name}@{sha256[:8]}", "custom"
+    if source.name == DEMO_CLIP:
+        name, kind = source.name, "domain_trained"
+    elif source.tagged and is_cached_file(source.weights, sha256):
+        name, kind = source.name, "standard"
+    return ExtractorInfo(name=name, role="clip", kind=kind, sha256=sha256, resize=source.resize)
 
 
 def load_clip(source: ClipSource, device: str) -> ClipNetwork:
@@ -183,7 +194,7 @@ def _require_same_activation(architecture: str, config: Mapping[str, Any], quick
         return
     other = architecture.removesuffix("-quickgelu") if has_quick else f"{architecture}-quickgelu"
     raise PipelineError(
-        f"evaluate.clip: {weights} was trained {'with' if quick else 'without'} QuickGELU, {architecture} is "
+        f"evaluate.extractors: {weights} was trained {'with' if quick else 'without'} QuickGELU, {architecture} is "
         f"{'without' if quick else 'with'} it; the scores would be wrong without any error. Use {other}/..."
     )
 
@@ -202,7 +213,7 @@ def _cached_weights(name: str, pretrained: Mapping[str, Any]) -> Path:
     where = f"{repository or 'no repository'}: {' or '.join(names)}"
     fetch = f"import open_clip; open_clip.create_model('{architecture}', pretrained='{tag}')"
     raise PipelineError(
-        f"evaluate.clip is {name!r}, and its weights are not in the Hugging Face cache ({where}). Fetch them once "
-        f'where there is a network: python -c "{fetch}"; or give a local file as {architecture}/<file>.safetensors. '
-        "`evaluate.clip: demo` needs no download; its score is clip_demo."
+        f"evaluate.extractors names {name!r}, and its weights are not in the Hugging Face cache ({where}). Fetch them "
+        f'once where there is a network: python -c "{fetch}"; or name a local file, {architecture}/<file>.safetensors. '
+        "demo-clip needs no download; its score is clip_demo."
     )

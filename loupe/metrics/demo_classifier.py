@@ -23,7 +23,7 @@ def demo_classifier_info(folder: Path) -> ExtractorInfo:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise PipelineError(
-            f"evaluate.inception is 'demo', but {folder} lacks {' and '.join(missing)}. "
+            f"evaluate.extractors names demo, but {folder} lacks {' and '.join(missing)}. "
             "Restore data/demo from git, or run: make demo-kit"
         )
     return ExtractorInfo(

@@ -8,11 +8,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import ASKED_FAMILY, FEATURES, Array, ImageSet, RealPhotos, require_images
 
 LEAST_PHOTOS = 5
 """Train photos of a colour family that the spread of a prompt may be compared with."""
 KEPT_VARIANCE = 0.95
+KEPT = 4
+"""Sets of train features whose mean, whitening and spreads are kept."""
 MOST_COMPONENTS = 64
 """Directions kept when features are whitened: the leading ones of the train photos. More are mostly their noise."""
 
@@ -23,20 +26,13 @@ def diversity_of_images(images: ImageSet, real: RealPhotos) -> Array:
     1 is as diverse as the train photos of the colour family that the prompt asks for, 0 the same picture for every
     seed. NaN for a prompt with one image, without a colour, or whose colour fewer than five train photos have.
     """
-    mean_D = _train_mean(real)
-    families = real.train.array(ASKED_FAMILY)
-    real_unit = _unit(real.train.array(FEATURES) - mean_D)
-    spreads = {
-        family: _mean_difference(real_unit[families == family])
-        for family in np.unique(families[families >= 0])
-        if (families == family).sum() >= LEAST_PHOTOS
-    }
-    unit = _unit(images.array(FEATURES) - mean_D)
+    spreads = _spread_of_families(real.train.array(FEATURES), real.train.array(ASKED_FAMILY))
+    unit = _unit(images.array(FEATURES) - _mean(real.train.array(FEATURES)))
     values = np.full(len(images), np.nan)
     prompts = images.prompt_index()
     for prompt in np.unique(prompts):
         rows = np.flatnonzero(prompts == prompt)
-        spread = spreads.get(images.array(ASKED_FAMILY)[rows[0]], 0.0)
+        spread = spreads.get(int(images.array(ASKED_FAMILY)[rows[0]]), 0.0)
         if len(rows) > 1 and spread > 0:
             cosines = unit[rows] @ unit[rows].T
             others = cosines.sum(axis=1) - np.diag(cosines)
@@ -75,16 +71,33 @@ def vendi_of_rows(unit_NK: Array, counts_RN: NDArray) -> Array:
 
 
 def _whitened(images: ImageSet, real: RealPhotos) -> Array:
-    train = real.train.array(FEATURES) - _train_mean(real)
-    _, singular, directions = np.linalg.svd(train, full_matrices=False)
+    train = real.train.array(FEATURES)
+    return _unit((images.array(FEATURES) - _mean(train)) @ _whitening(train))
+
+
+@once_per_arrays(keep=KEPT)
+def _whitening(train_MD: NDArray) -> Array:
+    """Return [D, K]: centred features times this have K uncorrelated components of equal variance over the photos."""
+    _, singular, directions = np.linalg.svd(train_MD - _mean(train_MD), full_matrices=False)
     shares = np.cumsum(singular**2) / (singular**2).sum()
-    kept = min(int(np.searchsorted(shares, KEPT_VARIANCE)) + 1, MOST_COMPONENTS, len(train) - 1)
-    projected = (images.array(FEATURES) - _train_mean(real)) @ directions[:kept].T
-    return _unit(projected / singular[:kept])
+    kept = min(int(np.searchsorted(shares, KEPT_VARIANCE)) + 1, MOST_COMPONENTS, len(train_MD) - 1)
+    return directions[:kept].T / singular[:kept]
 
 
-def _train_mean(real: RealPhotos) -> Array:
-    return real.train.array(FEATURES).mean(axis=0, dtype=np.float64)
+@once_per_arrays(keep=KEPT)
+def _mean(features_MD: NDArray) -> Array:
+    return features_MD.mean(axis=0, dtype=np.float64)
+
+
+@once_per_arrays(keep=KEPT)
+def _spread_of_families(features_MD: NDArray, families_M: NDArray[np.int64]) -> dict[int, float]:
+    """Return family -> mean (1 - cosine) of its photos, for families of at least LEAST_PHOTOS."""
+    unit = _unit(features_MD - _mean(features_MD))
+    return {
+        int(family): _mean_difference(unit[families_M == family])
+        for family in np.unique(families_M[families_M >= 0])
+        if (families_M == family).sum() >= LEAST_PHOTOS
+    }
 
 
 def _mean_difference(unit_ND: Array) -> float:

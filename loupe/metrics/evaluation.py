@@ -16,7 +16,14 @@ from loupe.metrics.extractors import Extractors
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.measure import Measured, measure_images
 from loupe.metrics.samples import sample_rows, sets_by_step
-from loupe.metrics.scoring import Resampling, StepScores, resampling_of, score_steps
+from loupe.metrics.scoring import (
+    Resampling,
+    StepScores,
+    add_differences_to_best,
+    best_steps,
+    resampling_of,
+    score_steps,
+)
 from loupe.paths import step_name
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
@@ -36,6 +43,8 @@ class Evaluated:
     scores: tuple[StepScores, ...]
     """Ascending by step, the base model first."""
     resampling: Resampling
+    best_steps: Mapping[str, int]
+    """Metric key -> the checkpoint that is best in it; empty where that was not asked for."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -62,8 +71,8 @@ class Evaluated:
         """What a reader of the scores should know."""
         cut = [f"the text tower reads only the beginning of: {text}" for text in self.measured.long_texts]
         uneven = [
-            f"{step_name(s.step)} has {s.n_used} valid pictures of {self.n_images}: scores of a whole set depend on "
-            "their number, so read its difference to base, which is taken over the same pictures"
+            f"{step_name(s.step)} has {s.n_used} valid pictures of {self.n_images}: scores that depend on their number "
+            "are left out where another checkpoint has more; differences are taken over the pictures that both have"
             for s in self.scores
             if 0 < s.n_used < self.n_images
         ]
@@ -82,9 +91,11 @@ def evaluate_samples(
     n_draws: int,
     rng: np.random.Generator,
     made_by: str,
+    aims: Mapping[str, float] | None = None,
 ) -> Evaluated:
     """Measure and score every valid sample in `folder`; `made_by` names the stage that can make them anew.
 
+    `aims` (metric key -> what real photos have) asks for the differences to the best checkpoint too.
     Raises PipelineError when a file is not the one of the manifest, or when there is no valid picture at all.
     """
     rows = sample_rows(manifest, folder, made_by=made_by)
@@ -92,7 +103,23 @@ def evaluate_samples(
     sets = sets_by_step(manifest, measured)
     specs = applicable_specs(extractors.infos)
     resampling = resampling_of(tuple(prompt.prompt_id for prompt in manifest.prompts), n_draws, rng)
+    return evaluated_sets(manifest, measured, sets, real=real, specs=specs, resampling=resampling, aims=aims)
+
+
+def evaluated_sets(
+    manifest: SamplesManifest,
+    measured: Measured,
+    sets: Mapping[int, ImageSet],
+    *,
+    real: RealPhotos,
+    specs: Mapping[str, MetricSpec],
+    resampling: Resampling,
+    aims: Mapping[str, float] | None,
+) -> Evaluated:
+    """Score measured samples; see `evaluate_samples`."""
     scores = score_steps(sets, real, specs, resampling)
+    best = {} if aims is None else best_steps(scores, specs, aims)
+    add_differences_to_best(scores, best, sets, real=real, specs=specs, resampling=resampling)
     return Evaluated(
         manifest=manifest,
         measured=measured,
@@ -101,4 +128,5 @@ def evaluate_samples(
         specs=specs,
         scores=tuple(scores),
         resampling=resampling,
+        best_steps=best,
     )

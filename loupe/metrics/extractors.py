@@ -10,21 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 
-from loupe.errors import PipelineError, problems_message
+from loupe.errors import PipelineError, nearest_names, problems_message
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metrics.clip import ClipNetwork, clip_info, find_clip, find_demo_clip, load_clip
+from loupe.metric_specs import array_prefix
+from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
 from loupe.metrics.inception import find_inception, inception_info, load_inception
+from loupe.metrics.transformer_models import KINDS, TransformerSource, find_transformer, transformer_info
+from loupe.metrics.transformer_networks import load_picture_model, load_preference_model
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
-DEMO = "demo"
+DEMO, DEMO_CLIP_ENTRY, INCEPTION = "demo", "demo-clip", "inception"
+EXAMPLES = (DEMO, DEMO_CLIP_ENTRY, INCEPTION, *KINDS)
+"""Names of entries, without what may follow their colon."""
 HERE = Path(__file__).parent
-Extractor = TypeVar("Extractor")
+ROLES_WITH_TEXTS = ("clip", "preference")
 
 ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
 """Images (uint8 RGB, equally large) -> arrays with a row per image."""
@@ -40,38 +45,44 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class InceptionExtractor:
-    """The network behind Fréchet distance, Inception Score and, where it knows colours, the colour score."""
+class PictureExtractor:
+    """A network that looks at pictures alone: features, and classes or a rating where it has them."""
 
     info: ExtractorInfo
     kind: str
     """Of the work store; it names everything that decides the features besides the image."""
     load: Callable[[], ImageFunction]
     """Loads the network on the first call and returns the same one ever after."""
-    colours: tuple[str, ...]
+    colours: tuple[str, ...] = ()
     """Names of its colour classes; () when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClipExtractor:
-    """The network behind the text-image score."""
+class TextExtractor:
+    """A network that looks at pictures and texts."""
 
     info: ExtractorInfo
     kind: str
     load: Callable[[], ClipNetwork]
 
 
+Extractor = PictureExtractor | TextExtractor
+
+
 @dataclass(frozen=True, slots=True)
 class Extractors:
-    """What measures the pictures of a run."""
+    """What measures the pictures of a run, in the order of evaluate.extractors."""
 
-    inception: InceptionExtractor
-    clip: ClipExtractor
+    members: tuple[Extractor, ...]
 
     @property
     def infos(self) -> tuple[ExtractorInfo, ...]:
         """What they are, for manifests."""
-        return (self.inception.info, self.clip.info)
+        return tuple(member.info for member in self.members)
+
+    def prefix(self, member: Extractor) -> str:
+        """Return the prefix of its arrays in an image set."""
+        return array_prefix(member.info, self.infos)
 
     def require_same(self, measured_with: tuple[ExtractorInfo, ...]) -> None:
         """Raise PipelineError when data/reference was measured with others: distances would mean nothing."""
@@ -84,14 +95,19 @@ class Extractors:
             )
 
 
-def resolve_extractors(*, inception: str, clip: str, demo_folder: Path, machine: Machine) -> Extractors:
-    """Return the extractors of evaluate.inception and evaluate.clip; all that is wrong is in one PipelineError."""
-    problems: list[str] = []
-    found_inception = _kept(problems, lambda: _inception_extractor(inception, demo_folder / "classifier", machine))
-    found_clip = _kept(problems, lambda: _clip_extractor(clip, demo_folder / "clip", machine))
-    if found_inception is None or found_clip is None:
-        raise PipelineError(problems_message("extractors", problems) if len(problems) > 1 else problems[0])
-    return Extractors(inception=found_inception, clip=found_clip)
+def resolve_extractors(names: Sequence[str], *, demo_folder: Path, machine: Machine) -> Extractors:
+    """Return the extractors of evaluate.extractors; all that is wrong is in one PipelineError."""
+    problems, members = [], []
+    for name in names:
+        try:
+            members.append(_extractor(name, demo_folder, machine))
+        except PipelineError as error:
+            problems.append(str(error))
+    if not problems:
+        problems = _wrong_together([member.info for member in members])
+    if problems:
+        raise PipelineError(problems_message("evaluate.extractors", problems) if len(problems) > 1 else problems[0])
+    return Extractors(members=tuple(members))
 
 
 def pixel_measure_kind() -> str:
@@ -100,40 +116,75 @@ def pixel_measure_kind() -> str:
     return _store_kind("pixels", {}, [HERE / name for name in code], ("numpy", "pillow", "scipy"))
 
 
-def _kept(problems: list[str], resolve: Callable[[], Extractor]) -> Extractor | None:
-    try:
-        return resolve()
-    except PipelineError as error:
-        problems.append(str(error))
-        return None
+def _wrong_together(infos: Sequence[ExtractorInfo]) -> list[str]:
+    problems = []
+    if twice := sorted({a.name for i, a in enumerate(infos) for b in infos[:i] if a.name == b.name}):
+        problems.append(f"evaluate.extractors names {', '.join(twice)} more than once; keep one of each.")
+    roles = {info.role for info in infos}
+    if not roles & {"inception", "features"}:
+        problems.append("evaluate.extractors has no network of pictures; add demo, inception or dinov2.")
+    if "clip" not in roles:
+        problems.append(
+            "evaluate.extractors has no network of pictures and texts; add demo-clip or an open_clip model, e.g. "
+            "ViT-B-32/laion2b_s34b_b79k."
+        )
+    return problems
 
 
-def _inception_extractor(name: str, demo_folder: Path, machine: Machine) -> InceptionExtractor:
-    code = [HERE / "networks.py", HERE / "images.py"]
+def _extractor(name: str, demo_folder: Path, machine: Machine) -> Extractor:
+    start, _, rest = name.partition(":")
     if name == DEMO:
-        info = demo_classifier_info(demo_folder)
-        code += [HERE / "demo_classifier.py", HERE / "classifier.py", demo_folder / CONFIG]
-        kind = _store_kind("inception", {"info": info.model_dump(), "machine": machine.identity}, code, ("torch",))
-        load = cache(partial(load_demo_classifier, demo_folder, machine.device))
-        return InceptionExtractor(info=info, kind=kind, load=load, colours=demo_colours(demo_folder))
-    path = find_inception(name)
+        return _demo_classifier(demo_folder / "classifier", machine)
+    if start == INCEPTION:
+        return _inception(rest, machine)
+    if start in KINDS:
+        return _transformer(find_transformer(start, rest), machine)
+    if name == DEMO_CLIP_ENTRY or "/" in name:
+        return _clip(find_demo_clip(demo_folder / "clip") if name == DEMO_CLIP_ENTRY else find_clip(name), machine)
+    near = nearest_names(start, EXAMPLES)
+    raise PipelineError(
+        f"evaluate.extractors: no extractor is called {name!r}."
+        f"{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(EXAMPLES)}, and "
+        "<open_clip architecture>/<pretrained tag or local safetensors file>."
+    )
+
+
+def _demo_classifier(folder: Path, machine: Machine) -> PictureExtractor:
+    info = demo_classifier_info(folder)
+    code = [HERE / name for name in ("networks.py", "images.py", "demo_classifier.py", "classifier.py")]
+    kind = _kind_of(info, machine, [*code, folder / CONFIG], ("torch",))
+    load = cache(partial(load_demo_classifier, folder, machine.device))
+    return PictureExtractor(info=info, kind=kind, load=load, colours=demo_colours(folder))
+
+
+def _inception(place: str, machine: Machine) -> PictureExtractor:
+    path = find_inception(place)
     info = inception_info(path)
-    code += [HERE / "inception.py"]
-    kind = _store_kind(
-        "inception", {"info": info.model_dump(), "machine": machine.identity}, code, ("torch", "torch-fidelity")
-    )
-    return InceptionExtractor(
-        info=info, kind=kind, load=cache(partial(load_inception, path, machine.device)), colours=()
-    )
+    code = [HERE / name for name in ("networks.py", "images.py", "inception.py")]
+    kind = _kind_of(info, machine, code, ("torch", "torch-fidelity"))
+    return PictureExtractor(info=info, kind=kind, load=cache(partial(load_inception, path, machine.device)))
 
 
-def _clip_extractor(name: str, demo_folder: Path, machine: Machine) -> ClipExtractor:
-    source = find_demo_clip(demo_folder) if name == DEMO else find_clip(name)
+def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
     info = clip_info(source)
     code = [HERE / "networks.py", HERE / "images.py", HERE / "clip.py", *source.settings_files]
-    libraries = ("torch", "open-clip-torch", "torchvision", "pillow")
-    kind = _store_kind("clip", {"info": info.model_dump(), "machine": machine.identity}, code, libraries)
-    return ClipExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, machine.device)))
+    kind = _kind_of(info, machine, code, ("torch", "open-clip-torch", "torchvision", "pillow"))
+    return TextExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, machine.device)))
+
+
+def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
+    info = transformer_info(source)
+    code = [HERE / "networks.py", HERE / "images.py", HERE / "transformer_networks.py", *source.settings_files]
+    kind = _kind_of(info, machine, code, ("torch", "transformers", "torchvision", "pillow"))
+    if info.role in ROLES_WITH_TEXTS:
+        return TextExtractor(info=info, kind=kind, load=cache(partial(load_preference_model, source, machine.device)))
+    return PictureExtractor(info=info, kind=kind, load=cache(partial(load_picture_model, source, machine.device)))
+
+
+def _kind_of(info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str]) -> str:
+    """Return the store's kind; the extractor's name decides no feature, its role, weights and resize do."""
+    parts = {"info": info.model_dump(), "machine": machine.identity}
+    return _store_kind(info.role, parts, code, libraries)
 
 
 def _store_kind(role: str, parts: Mapping[str, Any], code: Sequence[Path], libraries: Sequence[str]) -> str:

@@ -7,10 +7,14 @@ more where N is small: compare values of equal N only.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
 
 LEAST_IMAGES = 2
@@ -73,26 +77,38 @@ def frechet_distance_resamples(features_ND: NDArray, real_MD: NDArray, counts_RN
     The real side is reduced once to a factor F with F^T F = S_real, so that a resample costs one eigenvalue problem
     of the size of its distinct images or of the feature dimensions, whichever is smaller.
     """
-    real = _float64(real_MD)
-    features = _float64(features_ND) - real.mean(axis=0)
+    mean, factor, variance_of_real = _real_side(real_MD)
+    features = _float64(features_ND) - mean
     counts = np.asarray(counts_RN, dtype=np.float64)
-    totals = counts.sum(axis=1)
-    factor = np.linalg.qr(_centred(real) / np.sqrt(len(real) - 1), mode="r")
     projected = features @ factor.T
     squared_norms = np.einsum("nd,nd->n", features, features)
+    means = (counts / np.maximum(counts.sum(axis=1), 1)[:, None]) @ features
+    shifts = np.einsum("rd,rd->r", means, means)
 
-    distances = np.full(len(counts), np.nan)
-    with threadpool_limits(limits=1, user_api="blas"):  # threads cost more than they give on matrices this small
-        for r in np.flatnonzero(totals >= LEAST_IMAGES):
-            n = totals[r]
-            drawn = np.flatnonzero(counts[r])
-            share = counts[r, drawn] / n
-            shift = share @ features[drawn]
-            variance = (share @ squared_norms[drawn] - shift @ shift) * n / (n - 1)
-            spread = projected[drawn] - share @ projected[drawn]
-            spread *= np.sqrt(counts[r, drawn] / (n - 1))[:, None]
-            distances[r] = shift @ shift + variance - 2 * _nuclear_norm(spread)
-    return distances + _total_variance(real)
+    def distance(r: int) -> float:
+        n = counts[r].sum()
+        if n < LEAST_IMAGES:
+            return np.nan
+        drawn = np.flatnonzero(counts[r])
+        weights = counts[r, drawn]
+        variance = (weights @ squared_norms[drawn] - n * shifts[r]) / (n - 1)
+        spread = projected[drawn]
+        spread -= weights / n @ spread
+        spread *= np.sqrt(weights / (n - 1))[:, None]
+        return float(shifts[r] + variance - 2 * _nuclear_norm(spread))
+
+    # BLAS threads cost more than they give on matrices this small; whole resamples side by side do pay.
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        distances = np.fromiter(pool.map(distance, range(len(counts))), dtype=np.float64, count=len(counts))
+    return distances + variance_of_real
+
+
+@once_per_arrays(keep=4)
+def _real_side(real_MD: NDArray) -> tuple[Array, Array, float]:
+    """Return mean [D], factor F with F^T F the covariance, and total variance of the real features."""
+    real = _float64(real_MD)
+    factor = np.linalg.qr(_centred(real) / np.sqrt(len(real) - 1), mode="r")
+    return real.mean(axis=0), factor, _total_variance(real)
 
 
 def _nuclear_norm(matrix: Array) -> float:

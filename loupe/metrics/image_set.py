@@ -1,4 +1,8 @@
-"""Measured images, row by row: what every metric is a pure function of. It reads no file and computes no score."""
+"""Measured images, row by row: what every metric is a pure function of. It reads no file and computes no score.
+
+Metrics look at the arrays of one extractor per role. Where a run has several, the arrays of the others carry another
+prefix than the role, and `seen_by` shows an image set as such an extractor sees it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ FEATURES = "inception.features"
 """[N, D] float32, of the extractor whose role is inception."""
 LOGITS = "inception.logits"
 """[N, K] float32, unnormalised log-probabilities of its classes."""
+RATING = "aesthetic.rating"
+"""[N] float64 in [0, 1], the probability of `aesthetic`."""
 COLOUR_LOGITS = "inception.colour_logits"
 """[N, C] float32; only the demo classifier has it."""
 ASKED_COLOUR = "inception.asked_colour"
@@ -71,6 +77,15 @@ class ImageSet:
         arrays = {name: array[picked] for name, array in self.arrays.items()}
         return ImageSet(cells=tuple(self.cells[i] for i in picked), arrays=arrays)
 
+    def seen_by(self, arrays: str, role: str) -> ImageSet:
+        """Return the images with the arrays whose prefix is `arrays` under the names of `role`."""
+        if arrays == role:
+            return self
+        kept = {name: array for name, array in self.arrays.items() if not name.startswith(f"{role}.")}
+        prefix = f"{arrays}."
+        shown = {f"{role}.{n.removeprefix(prefix)}": a for n, a in self.arrays.items() if n.startswith(prefix)}
+        return ImageSet(cells=self.cells, arrays={**kept, **shown})
+
     def prompt_index(self) -> NDArray[np.int64]:
         """Return [N]: a number from 0 on per distinct prompt, in the order in which they first occur."""
         numbers: dict[str, int] = {}
@@ -85,6 +100,10 @@ class RealPhotos:
     """What the adapter was trained on: bands of pixel measures, and what could be memorised."""
     held_out: ImageSet
     """What distances are taken from: the val photos, in `confirm` the test photos."""
+
+    def seen_by(self, arrays: str, role: str) -> RealPhotos:
+        """Return both sets as `ImageSet.seen_by` shows them."""
+        return RealPhotos(train=self.train.seen_by(arrays, role), held_out=self.held_out.seen_by(arrays, role))
 
 
 class TooFewImagesError(PipelineError):

@@ -26,16 +26,15 @@ URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE_
 RESIZE = "bilinear as in TensorFlow 1 (no antialias) to 299 px"
 
 
-def find_inception(name: str) -> Path:
-    """Return the weights file for evaluate.inception (`standard` or a path), or raise PipelineError."""
-    standard = name == "standard"
-    path = _hub_checkpoints() / FILE_NAME if standard else Path(name).expanduser()
+def find_inception(place: str) -> Path:
+    """Return the weights file at `place`, or of torch's hub cache where that is ''; PipelineError when it is absent."""
+    path = Path(place).expanduser() if place else _hub_checkpoints() / FILE_NAME
     if path.is_file():
         return path
     raise PipelineError(
-        f"evaluate.inception is {name!r}, but {path} is not there. Download {URL} (91 MiB) to "
-        f"{'that place' if standard else 'it'}, or give the path of your copy as evaluate.inception. "
-        "`evaluate.inception: demo` needs no download; its scores are fd_demo and is_demo, not FID."
+        f"evaluate.extractors names {f'inception:{place}' if place else 'inception'}, but {path} is not there. "
+        f"Download {URL} (91 MiB) to that place, or name your copy as inception:<path>. "
+        "demo needs no download; its scores are fd_demo and is_demo, not FID."
     )
 
 

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
 
 NEIGHBOURS = 5
+KEPT = 4
+"""Sets of features whose distances are kept: the photos' and the current pictures', of two extractors."""
 
 
 def precision_of_images(images: ImageSet, real: RealPhotos) -> Array:
@@ -36,11 +39,11 @@ def recall_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> 
 
     So only differences under the same counts mean something; NaN where a resample has k images or fewer.
     """
-    x, y = _both(images, real, "recall")
-    own, to_real = cdist(x, x), cdist(x, y)
-    np.fill_diagonal(own, -1.0)
-    order = own.argsort(axis=1)[:, 1:]  # an image is not its own neighbour, whatever copies it has
-    nearest = np.take_along_axis(own, order, axis=1)
+    require_images(images, NEIGHBOURS + 1, "recall")
+    require_images(real.held_out, 1, "the real side of recall")
+    features = images.array(FEATURES)
+    to_real = _distances(features, real.held_out.array(FEATURES))
+    nearest, order = _others_by_distance(features)
     recalls = np.full(len(counts_RN), np.nan)
     for r, counts in enumerate(np.asarray(counts_RN) > 0):
         drawn = np.flatnonzero(counts)
@@ -66,14 +69,20 @@ def coverage_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -
 
 def _inside_real_balls(images: ImageSet, real: RealPhotos) -> NDArray[np.bool_]:
     require_images(real.held_out, NEIGHBOURS + 1, "the real side of precision, density and coverage")
-    x, y = images.array(FEATURES).astype(np.float64), real.held_out.array(FEATURES).astype(np.float64)
-    own = cdist(y, y)
+    photos = real.held_out.array(FEATURES)
+    nearest, _ = _others_by_distance(photos)
+    return _distances(images.array(FEATURES), photos) < nearest[:, NEIGHBOURS - 1]
+
+
+@once_per_arrays(keep=KEPT)
+def _others_by_distance(features_ND: NDArray) -> tuple[Array, NDArray[np.int64]]:
+    """Return [N, N - 1] distances from each row to all others, ascending, and the others' row numbers."""
+    own = cdist(features_ND.astype(np.float64), features_ND.astype(np.float64))
     np.fill_diagonal(own, -1.0)
-    radii = np.partition(own, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
-    return cdist(x, y) < radii
+    order = own.argsort(axis=1)[:, 1:]  # an image is not its own neighbour, whatever copies it has
+    return np.take_along_axis(own, order, axis=1), order
 
 
-def _both(images: ImageSet, real: RealPhotos, what: str) -> tuple[Array, Array]:
-    require_images(images, NEIGHBOURS + 1, what)
-    require_images(real.held_out, 1, f"the real side of {what}")
-    return images.array(FEATURES).astype(np.float64), real.held_out.array(FEATURES).astype(np.float64)
+@once_per_arrays(keep=KEPT)
+def _distances(x_ND: NDArray, y_MD: NDArray) -> Array:
+    return cdist(x_ND.astype(np.float64), y_MD.astype(np.float64))

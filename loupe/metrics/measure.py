@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loupe.metrics import image_set as names
 from loupe.metrics.colour_families import family_index
-from loupe.metrics.extractors import Extractors, pixel_measure_kind
+from loupe.metrics.extractors import Extractors, PictureExtractor, TextExtractor, pixel_measure_kind
 from loupe.metrics.feature_store import Compute, Gathered, gather_arrays
 from loupe.metrics.image_set import ImageSet, asked_colour_classes
 from loupe.metrics.images import ImageFile, MadeImage, Pixels
@@ -41,7 +41,7 @@ class Measured:
     """Images and texts that an extractor had to look at, each counted once per extractor."""
     reused: int
     long_texts: tuple[str, ...]
-    """Texts that the CLIP tokenizer cuts: their score speaks of their beginning only."""
+    """Texts that a tokenizer cuts: their score speaks of their beginning only."""
 
 
 def measure_images(
@@ -51,61 +51,79 @@ def measure_images(
 
     The files must have been checked (`check_image_files`): features are filed under the hash that was recorded.
     """
-    hashes = [row.file.sha256 for row in rows]
-    texts = [row.text for row in rows]
-    clip = extractors.clip
-
-    def gather(name: str, kind: str, load: Callable[[], Compute]) -> Gathered:
-        def read(index: int) -> Pixels:
-            return rows[index].file.pixels()
-
-        return gather_arrays(store, kind, hashes, read=read, load=load, batch_size=batch_size, what=f"{what}: {name}")
-
-    inception = gather(extractors.inception.info.name, extractors.inception.kind, extractors.inception.load)
-    pictures = gather(clip.info.name, clip.kind, lambda: clip.load().images)
-    pixels = gather("pixels", pixel_measure_kind(), lambda: measure_pixels)
-    prompts = gather_arrays(
-        store,
-        f"{clip.kind}-texts",
-        [hashlib.sha256(text.encode("utf-8")).hexdigest() for text in texts],
-        read=texts.__getitem__,
-        load=lambda: clip.load().texts,
-        batch_size=batch_size,
-        what=f"{what}: {clip.info.name}",
-        unit="text",
-    )
-    arrays = _named_arrays(inception.arrays, pictures.arrays, prompts.arrays, pixels.arrays)
+    work = _Work(rows, store, batch_size, what)
+    pixels = work.pictures("pixels", pixel_measure_kind(), lambda: measure_pixels)
+    arrays = {f"pixels.{name}": array for name, array in pixels.arrays.items()}
     arrays[names.ASKED_FAMILY] = np.array([family_index(row.colour) for row in rows], dtype=np.int64)
-    if names.COLOUR_LOGITS in arrays:
-        arrays[names.ASKED_COLOUR] = asked_colour_classes([row.colour for row in rows], extractors.inception.colours)
-    parts = (inception, pictures, pixels, prompts)
+    parts, long_texts = [pixels], []
+    for extractor in extractors.members:
+        prefix = extractors.prefix(extractor)
+        if isinstance(extractor, PictureExtractor):
+            found = work.pictures(extractor.info.name, extractor.kind, extractor.load)
+            arrays.update({f"{prefix}.{name}": array for name, array in found.arrays.items()})
+            if extractor.colours:
+                classes = asked_colour_classes([row.colour for row in rows], extractor.colours)
+                arrays[f"{prefix}.{names.ASKED_COLOUR.partition('.')[2]}"] = classes
+            parts.append(found)
+            continue
+        found, texts = work.both(extractor)
+        arrays.update({f"{prefix}.{name}": array for name, array in found.arrays.items()})
+        arrays.update({f"{prefix}.text": array for name, array in texts.arrays.items() if name == "text"})
+        parts += [found, texts]
+        long_texts += _long_texts([row.text for row in rows], texts)
     return Measured(
         images=ImageSet(cells=tuple(row.cell for row in rows), arrays=arrays),
         computed=sum(part.computed for part in parts),
         reused=sum(part.reused for part in parts),
-        long_texts=_long_texts(texts, prompts.arrays),
+        long_texts=tuple(dict.fromkeys(long_texts)),
     )
 
 
-def _named_arrays(
-    inception: Mapping[str, NDArray],
-    pictures: Mapping[str, NDArray],
-    prompts: Mapping[str, NDArray],
-    pixels: Mapping[str, NDArray],
-) -> dict[str, NDArray]:
-    found = {
-        names.FEATURES: inception.get("features"),
-        names.LOGITS: inception.get("logits"),
-        names.COLOUR_LOGITS: inception.get("colour_logits"),
-        names.CLIP_IMAGE: pictures.get("image"),
-        names.CLIP_TEXT: prompts.get("text"),
-        **{f"pixels.{name}": array for name, array in pixels.items()},
-    }
-    return {name: array for name, array in found.items() if array is not None}
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The rows and where their features are kept."""
+
+    rows: Sequence[ImageRow]
+    store: WorkStore
+    batch_size: int
+    what: str
+
+    def pictures(self, name: str, kind: str, load: Callable[[], Compute]) -> Gathered:
+        """Return what a network, or a function of pixels, says about every picture."""
+        hashes = [row.file.sha256 for row in self.rows]
+        return self._gather(kind, hashes, name=name, read=self._pixels, load=load, unit="image")
+
+    def both(self, extractor: TextExtractor) -> tuple[Gathered, Gathered]:
+        """Return what a network says about every picture and about every text."""
+        name, load = extractor.info.name, extractor.load
+        pictures = self.pictures(name, extractor.kind, lambda: load().images)
+        texts = [row.text for row in self.rows]
+        hashes = [hashlib.sha256(text.encode("utf-8")).hexdigest() for text in texts]
+        kind = f"{extractor.kind}-texts"
+        read, load_texts = texts.__getitem__, lambda: load().texts
+        return pictures, self._gather(kind, hashes, name=name, read=read, load=load_texts, unit="text")
+
+    def _pixels(self, index: int) -> Pixels:
+        return self.rows[index].file.pixels()
+
+    def _gather(
+        self,
+        kind: str,
+        keys: Sequence[str],
+        *,
+        name: str,
+        read: Callable[[int], Pixels | str],
+        load: Callable[[], Compute],
+        unit: str,
+    ) -> Gathered:
+        what = f"{self.what}: {name}"
+        return gather_arrays(
+            self.store, kind, keys, read=read, load=load, batch_size=self.batch_size, what=what, unit=unit
+        )
 
 
-def _long_texts(texts: Sequence[str], arrays: Mapping[str, NDArray]) -> tuple[str, ...]:
-    if not arrays:
-        return ()
-    cut = arrays["n_tokens"] > arrays["context_length"]
-    return tuple(dict.fromkeys(text for text, is_cut in zip(texts, cut, strict=True) if is_cut))
+def _long_texts(texts: Sequence[str], found: Gathered) -> list[str]:
+    if not found.arrays:
+        return []
+    cut: NDArray = found.arrays["n_tokens"] > found.arrays["context_length"]
+    return [text for text, is_cut in zip(texts, cut, strict=True) if is_cut]

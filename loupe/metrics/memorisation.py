@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom
 
 from loupe.evaluation_records import Null
+from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
 
 HELD_OUT_SHARE = 0.05
@@ -35,9 +36,7 @@ def nearest_train(images: ImageSet, train: ImageSet) -> Nearest:
     Raises TooFewImagesError when there is no training photo.
     """
     require_images(train, 1, "the search for memorised photos")
-    x, y = images.array(FEATURES).astype(np.float64), train.array(FEATURES).astype(np.float64)
-    row = (np.square(y).sum(axis=1) - 2 * x @ y.T).argmin(axis=1)
-    return Nearest(row_N=row, distance_N=np.linalg.norm(x - y[row], axis=1))
+    return _nearest(images.array(FEATURES), train.array(FEATURES))
 
 
 def memorised_images(images: ImageSet, real: RealPhotos) -> Array:
@@ -74,3 +73,10 @@ def memorised_bound(n_images: int, n_held_out: int, *, upper_tail: float) -> flo
 
 def _rank(n_held_out: int) -> int:
     return max(1, int(HELD_OUT_SHARE * (n_held_out + 1)))
+
+
+@once_per_arrays(keep=4)
+def _nearest(features_ND: NDArray, train_MD: NDArray) -> Nearest:
+    x, y = features_ND.astype(np.float64), train_MD.astype(np.float64)
+    row = (np.square(y).sum(axis=1) - 2 * x @ y.T).argmin(axis=1)
+    return Nearest(row_N=row, distance_N=np.linalg.norm(x - y[row], axis=1))

@@ -12,7 +12,7 @@ import numpy as np
 from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.image_set import ASKED_FAMILY, ImageSet, RealPhotos, TooFewImagesError
-from loupe.metrics.scoring import resolve_compute, value_of
+from loupe.metrics.scoring import null_of, value_of
 
 
 def real_nulls(
@@ -36,8 +36,9 @@ def real_nulls(
     nulls = {}
     for key, spec in specs.items():
         try:
-            if spec.null is not None:
-                nulls[key] = resolve_compute(spec.null)(real, n_generated)
+            null = null_of(real, spec, n_generated)
+            if null is not None:
+                nulls[key] = null
                 continue
             values = np.array([value_of(subset, real, spec) for subset in subsets])
         except TooFewImagesError:

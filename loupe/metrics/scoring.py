@@ -6,7 +6,7 @@ same prompts and seeds. A value that cannot be computed is absent, with the reas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec, has_interval
 from loupe.metrics.bootstrap import (
     LEAST_PROMPTS,
@@ -25,6 +26,9 @@ from loupe.metrics.bootstrap import (
 )
 from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
 from loupe.records import BASE_STEP
+
+ROLES = {"preference": "clip"}
+"""Roles whose metrics read the arrays of another role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class StepScores:
     values: dict[str, Estimate] = field(default_factory=dict)
     differences: dict[str, Estimate] = field(default_factory=dict)
     """This checkpoint minus base, over the (prompt, seed) cells that are valid in both."""
+    to_best: dict[str, Estimate] = field(default_factory=dict)
+    """This checkpoint minus the one that is best in the metric, likewise; none for that one itself."""
     absent: dict[str, str] = field(default_factory=dict)
     """Key -> why it has no value."""
 
@@ -71,45 +77,100 @@ def resolve_compute(name: str) -> Any:
 def score_steps(
     sets: Mapping[int, ImageSet], real: RealPhotos, specs: Mapping[str, MetricSpec], resampling: Resampling
 ) -> list[StepScores]:
-    """Score every step's valid images against the real photos, ascending by step; step 0 is the base model."""
-    base = sets[BASE_STEP]
+    """Score every step's valid images against the real photos, ascending by step; step 0 is the base model.
+
+    A score of a whole set that depends on the number of images is refused for a step that has fewer than another: it
+    has its difference to base alone, which is taken over the same cells.
+    """
+    most = max(len(images) for images in sets.values())
     scored = []
     for step in sorted(sets):
         scores = StepScores(step=step, n_used=len(sets[step]))
         for key, spec in specs.items():
             try:
-                scores.values[key] = estimate(sets[step], real, spec, resampling)
+                found = estimate(sets[step], real, spec, resampling)
             except TooFewImagesError as error:
                 scores.absent[key] = str(error)
+                continue
+            if has_interval(spec) or scores.n_used == most:
+                scores.values[key] = found
+            else:
+                scores.absent[key] = (
+                    f"it depends on the number of pictures and needs {most}, as other checkpoints have; there are "
+                    f"{scores.n_used}"
+                )
         scored.append(scores)
-    for scores in scored:
-        if scores.step != BASE_STEP:
-            pair = common_cells(sets[scores.step], base)
-            _add_differences(scores, scored[0], pair, real=real, specs=specs, resampling=resampling)
+    for scores in scored[1:]:
+        pair = _Pair(sets[scores.step], sets[BASE_STEP], scores, scored[0])
+        for key, spec in specs.items():
+            try:
+                scores.differences[key] = _difference(key, spec, pair, real, resampling)
+            except TooFewImagesError as error:
+                if key in scores.values:
+                    scores.absent[f"{key}_diff_base"] = str(error)
     return scored
 
 
-def _add_differences(
-    scores: StepScores,
-    base_scores: StepScores,
-    pair: tuple[ImageSet, ImageSet],
+def add_differences_to_best(
+    scored: Sequence[StepScores],
+    best_steps: Mapping[str, int],
+    sets: Mapping[int, ImageSet],
     *,
     real: RealPhotos,
     specs: Mapping[str, MetricSpec],
     resampling: Resampling,
 ) -> None:
-    """Fill scores.differences: checkpoint minus base over the cells that both have (`pair`), draws paired."""
-    all_in_common = len(pair[0]) == scores.n_used == base_scores.n_used
-    for key in [key for key in specs if key in scores.values and key in base_scores.values]:
-        a, b = scores.values[key], base_scores.values[key]
-        if not all_in_common:
+    """Fill `to_best` of every step, the base model's too."""
+    by_step = {scores.step: scores for scores in scored}
+    for key, best in best_steps.items():
+        for scores in (s for s in scored if s.step != best):
+            pair = _Pair(sets[scores.step], sets[best], scores, by_step[best])
             try:
-                a, b = (estimate(part, real, specs[key], resampling) for part in pair)
+                scores.to_best[key] = _difference(key, specs[key], pair, real, resampling)
             except TooFewImagesError as error:
-                scores.absent[f"{key}_diff_base"] = str(error)
-                continue
-        draws = a.draws - b.draws
-        scores.differences[key] = Estimate(a.value - b.value, draws, percentile_interval(draws))
+                if key in scores.values:
+                    scores.absent[f"{key}_diff_best"] = str(error)
+
+
+def best_steps(
+    scored: Sequence[StepScores], specs: Mapping[str, MetricSpec], aims: Mapping[str, float]
+) -> dict[str, int]:
+    """Return metric key -> the checkpoint, base aside, that is best in it; the earliest of equals.
+
+    `aims` is what real photos have, for metrics in which that is best; without it there is no best.
+    """
+    found: dict[str, int] = {}
+    for key, spec in specs.items():
+        values = {s.step: s.values[key].value for s in scored if s.step != BASE_STEP and key in s.values}
+        if spec.better == "higher":
+            values = {step: -value for step, value in values.items()}
+        elif spec.better == "closer to real":
+            values = {step: abs(value - aims[key]) for step, value in values.items() if key in aims}
+        if values:
+            found[key] = min(values, key=values.__getitem__)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two steps to compare: their images and what is known of them."""
+
+    a: ImageSet
+    b: ImageSet
+    scores_a: StepScores
+    scores_b: StepScores
+
+
+def _difference(key: str, spec: MetricSpec, pair: _Pair, real: RealPhotos, resampling: Resampling) -> Estimate:
+    """Return a - b over the cells that both have, draws paired.
+
+    Raises TooFewImagesError when there is no value.
+    """
+    a, b = pair.scores_a.values.get(key), pair.scores_b.values.get(key)
+    if a is None or b is None or set(pair.a.cells) != set(pair.b.cells):
+        a, b = (estimate(part, real, spec, resampling) for part in common_cells(pair.a, pair.b))
+    draws = a.draws - b.draws
+    return Estimate(a.value - b.value, draws, percentile_interval(draws))
 
 
 def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: Resampling) -> Estimate:
@@ -118,16 +179,20 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     Raises TooFewImagesError when there is no value.
     """
     counts = resampling.counts_of(images)
-    compute = resolve_compute(spec.compute)
     if spec.level == "image":
-        values = compute(images, real)
-        value, draws = _mean_of_finite(values), mean_resamples(values, counts)
-        return Estimate(value=value, draws=draws, interval=percentile_interval(draws))
+        return mean_estimate(values_per_image(images, real, spec), counts, needs=spec.needs)
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
-    value = compute(images, real)
+    images, real = _as_seen(images, real, spec)
+    value = resolve_compute(spec.compute)(images, real)
     draws = resolve_compute(spec.resamples)(images, real, counts) if len(counts) else np.zeros(0)
     return Estimate(value=value, draws=draws, interval=percentile_interval(draws) if has_interval(spec) else None)
+
+
+def mean_estimate(values_N: Array, counts_RN: NDArray[np.int64], *, needs: str) -> Estimate:
+    """Return the mean over the images that have a value; TooFewImagesError, saying what it needs, when none has."""
+    value, draws = _mean_of_finite(values_N, needs), mean_resamples(values_N, counts_RN)
+    return Estimate(value=value, draws=draws, interval=percentile_interval(draws))
 
 
 def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:
@@ -135,13 +200,38 @@ def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:
 
     Raises TooFewImagesError when there is no value.
     """
-    result = resolve_compute(spec.compute)(images, real)
-    return _mean_of_finite(result) if spec.level == "image" else float(result)
+    if spec.level == "image":
+        return _mean_of_finite(values_per_image(images, real, spec), spec.needs)
+    images, real = _as_seen(images, real, spec)
+    return float(resolve_compute(spec.compute)(images, real))
 
 
-def _mean_of_finite(values_N: Array) -> float:
+def values_per_image(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> Array:
+    """Return [N]: a metric of single images, NaN where an image has no value."""
+    return resolve_compute(spec.compute)(*_as_seen(images, real, spec))
+
+
+def null_of(real: RealPhotos, spec: MetricSpec, n_images: int) -> Null | None:
+    """Return the null that the metric computes itself, or None when it has none."""
+    if spec.null is None:
+        return None
+    shown = real if spec.arrays is None else real.seen_by(spec.arrays, ROLES.get(spec.extractor, spec.extractor))
+    return resolve_compute(spec.null)(shown, n_images)
+
+
+def _as_seen(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> tuple[ImageSet, RealPhotos]:
+    """Return both sides with the arrays of the metric's extractor under the names that its function reads."""
+    if spec.arrays is None:
+        return images, real
+    role = ROLES.get(spec.extractor, spec.extractor)
+    return images.seen_by(spec.arrays, role), real.seen_by(spec.arrays, role)
+
+
+def _mean_of_finite(values_N: Array, needs: str) -> float:
+    if not len(values_N):
+        raise TooFewImagesError("there is no valid image; it needs at least 1")
     if not np.isfinite(values_N).any():
-        raise TooFewImagesError("no image has a value" if len(values_N) else "there is no valid image")
+        raise TooFewImagesError(f"no image has a value; it needs {needs}")
     return float(np.nanmean(values_N))
 
 

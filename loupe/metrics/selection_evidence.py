@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.metric_specs import METRIC_SPECS
+from loupe.metric_specs import spec_of
 from loupe.metrics.image_set import Array
 from loupe.metrics.memorisation import memorised_bound
 
@@ -103,7 +103,7 @@ def step_evidence(row: Row, base: Row, draws: Mapping[str, NDArray], keys: Mappi
 
 
 def _gain(row: Row, base: Row, draws: Mapping[str, NDArray], key: str) -> Gain | None:
-    step, better = int(row["step"] or 0), METRIC_SPECS[key].better
+    step, better = int(row["step"] or 0), spec_of(key).better
     value, of_base = row.get(key), base.get(key)
     if value is None or of_base is None:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loupe.evaluation_records import ExtractorInfo, Null, Selection, Standing
-from loupe.metric_specs import METRIC_SPECS
+from loupe.metric_specs import spec_of
 from loupe.metrics.bootstrap import Interval
 from loupe.metrics.scalars import rounded
 from loupe.metrics.selection import Comparison
@@ -119,7 +119,7 @@ def _against_base(comparison: Comparison, setting: Setting) -> list[str]:
         ends = row.get(f"{key}_diff_base_lo"), row.get(f"{key}_diff_base_hi")
         interval = None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
         difference = _with_interval(row.get(f"{key}_diff_base") or 0.0, interval)
-        parts.append(f"{key} ({SAID[METRIC_SPECS[key].better]}) {value:.4g} against {of_base:.4g} ({difference})")
+        parts.append(f"{key} ({SAID[spec_of(key).better]}) {value:.4g} against {of_base:.4g} ({difference})")
     if not parts:
         return []
     p_value = comparison.merit_p.get(comparison.chosen.step)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from loupe.evaluation_records import ExtractorInfo, Null
-from loupe.metric_specs import MetricSpec
+from loupe.metric_specs import MetricSpec, array_prefix
 from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos
 from loupe.metrics.memorisation import nearest_train
 from loupe.metrics.samples import is_valid
 from loupe.metrics.scalars import rounded
-from loupe.metrics.scoring import Estimate, resolve_compute
+from loupe.metrics.scoring import Estimate, values_per_image
 from loupe.records import BASE_STEP
 
 Scalars = dict[str, float | int | str]
@@ -47,6 +47,8 @@ def checkpoint_rows(evaluated: Evaluated) -> list[Scalars]:
             row.update(cells(key, estimate))
         for key, difference in scores.differences.items():
             row.update(cells(f"{key}_diff_base", difference))
+        for key, difference in scores.to_best.items():
+            row.update(cells(f"{key}_diff_best", difference))
         rows.append(row)
     return rows
 
@@ -128,7 +130,7 @@ def final(
         "n_real": evaluated.n_real,
         "n_used_base": base.n_used,
         "n_used_selected": selected.n_used,
-        **{f"{info.role}_extractor": info.name for info in extractors},
+        **{f"{array_prefix(info, extractors)}_extractor": info.name for info in extractors},
     }
     for key in evaluated.specs:
         for name, scores in (("base", base), ("selected", selected)):
@@ -153,7 +155,7 @@ def final(
 
 def _image_columns(images: ImageSet, evaluated: Evaluated) -> dict[str, np.ndarray]:
     specs = [spec for spec in evaluated.specs.values() if spec.image_column]
-    columns = {spec.image_column: resolve_compute(spec.compute)(images, evaluated.real) for spec in specs}
+    columns = {str(spec.image_column): values_per_image(images, evaluated.real, spec) for spec in specs}
     columns["background_white_share"] = images.array(BACKGROUND_WHITE_SHARE)
     columns["nearest_train_distance"] = nearest_train(images, evaluated.real.train).distance_N
     return columns

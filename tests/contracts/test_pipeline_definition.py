@@ -17,6 +17,7 @@ EVERYWHERE = {
     "loupe/__init__.py",
     "loupe/atomic_io.py",
     "loupe/errors.py",
+    "loupe/evaluate_params.py",
     "loupe/launch.py",
     "loupe/param_types.py",
     "loupe/params.py",

@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
+from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, metric_specs
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
-from loupe.params import TargetParams
 
 
 def extractor(name: str, role: str, kind: str) -> ExtractorInfo:
@@ -90,13 +90,13 @@ def test_one_metric_ranks_and_image_columns_are_distinct(extractors: tuple[Extra
 
 
 def test_biased_set_metrics_have_an_interval_of_their_difference_only() -> None:
-    columns = checkpoint_columns(["fd_demo", "kid_demo", "background_ok"])
+    columns = checkpoint_columns({key: METRIC_SPECS[key] for key in ("fd_demo", "kid_demo")})
     assert columns == [
         "step", "n_images", "n_used", "n_real", "invalid_count",
         "fd_demo", "fd_demo_diff_base", "fd_demo_diff_base_lo", "fd_demo_diff_base_hi",
+        "fd_demo_diff_best", "fd_demo_diff_best_lo", "fd_demo_diff_best_hi",
         "kid_demo", "kid_demo_lo", "kid_demo_hi", "kid_demo_diff_base", "kid_demo_diff_base_lo",
-        "kid_demo_diff_base_hi", "background_ok", "background_ok_lo", "background_ok_hi",
-        "background_ok_diff_base", "background_ok_diff_base_lo", "background_ok_diff_base_hi",
+        "kid_demo_diff_base_hi", "kid_demo_diff_best", "kid_demo_diff_best_lo", "kid_demo_diff_best_hi",
     ]  # fmt: skip
 
 

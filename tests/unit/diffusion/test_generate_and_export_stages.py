@@ -153,8 +153,8 @@ def test_check_names_every_missing_part_at_once(project, capsys):
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert "data.root" in said
-    assert "evaluate.inception" in said
-    assert "evaluate.clip" in said
+    assert "evaluate.extractors names demo, but" in said
+    assert "evaluate.extractors names demo-clip, but" in said
 
 
 @pytest.mark.usefixtures("_in_project")

@@ -9,7 +9,14 @@ from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.nulls import real_nulls, real_scores
-from loupe.metrics.scoring import common_cells, draws_by_name, resampling_of, score_steps
+from loupe.metrics.scoring import (
+    add_differences_to_best,
+    best_steps,
+    common_cells,
+    draws_by_name,
+    resampling_of,
+    score_steps,
+)
 
 KEYS = (
     "fd_demo", "kid_demo", "recall_demo", "precision_demo", "clip_demo", "colour_demo", "background_ok",
@@ -103,7 +110,15 @@ def test_differences_are_taken_over_the_cells_that_both_have() -> None:
     assert scores.n_used == len(base) - 4
     _, expected = score_steps({0: base.rows(range(4, len(base))), 10: partial}, REAL, SPECS, RESAMPLING)
     assert scores.differences["fd_demo"].value == pytest.approx(expected.differences["fd_demo"].value, rel=1e-9)
-    assert scores.values["fd_demo"].value == expected.values["fd_demo"].value
+    assert scores.values["clip_demo"].value == expected.values["clip_demo"].value
+
+
+def test_a_score_that_depends_on_the_number_of_images_is_refused_where_that_is_unequal() -> None:
+    base, scores = score_steps({0: images(7), 10: images(8).rows(range(4, 24))}, REAL, SPECS, RESAMPLING)
+    refused = {"fd_demo", "recall_demo", "vendi_demo", "is_demo"}
+    assert set(SPECS) - set(scores.values) == refused == set(scores.absent)
+    assert "needs 24, as other checkpoints have; there are 20" in scores.absent["fd_demo"]
+    assert set(base.values) == set(SPECS)
 
 
 def test_common_cells_are_in_one_order() -> None:
@@ -117,7 +132,7 @@ def test_a_checkpoint_without_pictures_has_no_values_and_says_why() -> None:
     assert scores.values == scores.differences == {}
     assert set(scores.absent) == set(SPECS)
     assert "needs at least 2 images; there are 0" in scores.absent["fd_demo"]
-    assert scores.absent["clip_demo"] == "there is no valid image"
+    assert scores.absent["clip_demo"] == "there is no valid image; it needs at least 1"
 
 
 def test_a_broken_base_leaves_values_but_no_differences() -> None:
@@ -129,7 +144,9 @@ def test_a_broken_base_leaves_values_but_no_differences() -> None:
 
 def test_no_prompt_with_a_known_colour_is_no_colour_score() -> None:
     (base,) = score_steps({0: images(14, colours=False)}, REAL, SPECS, RESAMPLING)
-    assert base.absent == dict.fromkeys(("colour_demo", "diversity_ratio_demo"), "no image has a value")
+    assert set(base.absent) == {"colour_demo", "diversity_ratio_demo"}
+    assert "needs prompts that ask for a colour which the classifier knows" in base.absent["colour_demo"]
+    assert "needs at least 2 valid pictures of a prompt and 5 different" in base.absent["diversity_ratio_demo"]
 
 
 def test_one_prompt_gives_values_without_intervals() -> None:
@@ -139,6 +156,32 @@ def test_one_prompt_gives_values_without_intervals() -> None:
     assert scores.values["clip_demo"].interval is None
     assert scores.differences["fd_demo"].interval is None
     assert scores.differences["fd_demo"].value == 0
+
+
+def test_differences_to_the_best_are_those_of_a_paired_resampling() -> None:
+    sets = {0: images(3, shift=2.0), 10: images(4), 20: images(5, shift=0.5)}
+    scored = score_steps(sets, REAL, SPECS, RESAMPLING)
+    best = best_steps(scored, SPECS, {"diversity_ratio_demo": 1.0})
+    assert best["fd_demo"] == 10
+    assert set(SPECS) - set(best) == {"vendi_demo", "is_demo"}, "what real photos have is not known of these"
+    add_differences_to_best(scored, best, sets, real=REAL, specs=SPECS, resampling=RESAMPLING)
+    base, first, second = scored
+    assert "fd_demo" not in first.to_best
+    assert base.to_best["fd_demo"].value == -first.differences["fd_demo"].value
+    assert base.to_best["fd_demo"].interval.lo == pytest.approx(-first.differences["fd_demo"].interval.hi)
+    value = second.values["fd_demo"].value - first.values["fd_demo"].value
+    assert second.to_best["fd_demo"].value == value
+    paired = second.values["fd_demo"].draws - first.values["fd_demo"].draws
+    assert second.to_best["fd_demo"].draws == pytest.approx(paired)
+
+
+def test_the_best_is_never_the_base_is_nearest_to_real_where_that_is_asked_and_the_earliest_of_equals() -> None:
+    sets = {0: images(4), 10: images(3, shift=2.0), 20: images(3, shift=2.0)}
+    scored = score_steps(sets, REAL, SPECS, RESAMPLING)
+    aim = scored[1].values["vendi_demo"].value
+    best = best_steps(scored, SPECS, {"vendi_demo": aim, "is_demo": 0.0, "diversity_ratio_demo": 1.0})
+    assert set(best.values()) == {10}
+    assert set(best) == set(SPECS)
 
 
 def test_draws_are_kept_by_step_and_metric() -> None:

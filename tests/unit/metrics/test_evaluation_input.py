@@ -1,0 +1,183 @@
+"""Evaluation on bad input: invalid pictures are counted and excluded, what cannot be believed is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loupe.atomic_io import sha256_file, write_record
+from loupe.errors import PipelineError
+from loupe.paths import ProjectPaths
+from loupe.workstore import WorkStore
+from stages.confirm import confirm
+from stages.evaluate import evaluate
+from stages.reference import reference
+from stages.select import select
+from tests.unit.metrics.evaluation_project import BLACK, KEYS, Run, params, without_best
+from tests.unit.metrics.small_run import read_json
+
+
+def test_invalid_pictures_are_counted_excluded_and_fail_the_gate(evaluated: Run) -> None:
+    evaluated.change_samples(lambda s: s.model_copy(update=BLACK) if (s.step, s.prompt_id) == (10, "p0") else s)
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    base, last = evaluated.table("checkpoints.csv")
+    assert (base["n_used"], last["n_used"], last["invalid_count"]) == ("6", "4", "2")
+    (finding,) = evaluated.evaluation().findings
+    assert finding.startswith("step-000010 has 4 valid pictures of 6")
+    assert not last["fd_demo"], "4 pictures are not compared with 6"
+    assert last["fd_demo_diff_base"]
+    assert last["kid_demo"]
+    assert "needs 6" in evaluated.evaluation().absent["step-000010/fd_demo"]
+    invalid = [row for row in evaluated.table("per_image.csv") if row["invalid_reason"]]
+    assert [(row["step"], row["prompt_id"], row["clip"]) for row in invalid] == [("10", "p0", "")] * 2
+    gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]
+    assert "2 invalid pictures, allowed 0" in gates["step-000010"]
+
+
+def test_a_checkpoint_without_one_valid_picture_leaves_empty_cells_and_a_reason(evaluated: Run) -> None:
+    evaluated.change_samples(lambda s: s.model_copy(update=BLACK) if s.step == 10 else s)
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    _, last = evaluated.table("checkpoints.csv")
+    assert last["n_used"] == "0"
+    assert not any(last[key] for key in KEYS)
+    assert set(evaluated.evaluation().absent) == {f"step-000010/{key}" for key in KEYS}
+    assert read_json(evaluated.paths.metrics / "selection.json")["verdict"] == "no clear winner"
+    assert "fd_demo_last" not in read_json(evaluated.paths.metrics / "summary.json")
+
+
+def test_no_valid_picture_at_all_is_said(evaluated: Run) -> None:
+    evaluated.change_samples(lambda s: s.model_copy(update=BLACK))
+    with pytest.raises(PipelineError, match="None of the 12 pictures"):
+        evaluated.stage(evaluate)
+
+
+def test_a_prompt_that_the_text_tower_cuts_is_reported(evaluated: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = evaluated.samples()
+    long = manifest.prompts[0].model_copy(update={"text": "a very long prompt " * 20})
+    write_record(evaluated.manifest_path, manifest.model_copy(update={"prompts": (long, *manifest.prompts[1:])}))
+    evaluated.stage(evaluate)
+    (finding,) = evaluated.evaluation().findings
+    assert finding.startswith("the text tower reads only the beginning of: a very long prompt")
+    assert finding in capsys.readouterr().out
+
+
+def test_changed_missing_and_unreadable_pictures_are_all_named(evaluated: Run) -> None:
+    changed, missing = (evaluated.paths.samples / evaluated.samples().samples[i].file for i in (0, 3))
+    content = bytearray(changed.read_bytes())
+    content[-20] ^= 1
+    changed.write_bytes(bytes(content))
+    missing.unlink()
+    with pytest.raises(PipelineError) as caught:
+        evaluated.stage(evaluate)
+    message = str(caught.value)
+    assert "2 problems" in message
+    assert f"{changed}: changed since it was made" in message
+    assert f"{missing}: No such file" in message
+    assert "dvc repro --force generate" in message
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(evaluated: Run) -> None:
+    broken = evaluated.paths.samples / evaluated.samples().samples[1].file
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n no picture")
+    evaluated.change_samples(
+        lambda s: (
+            s.model_copy(update={"sha256": sha256_file(broken)}) if evaluated.paths.samples / s.file == broken else s
+        )
+    )
+    with pytest.raises(PipelineError, match="cannot be decoded"):
+        evaluated.stage(evaluate)
+
+
+def test_a_changed_picture_changes_the_score(evaluated: Run) -> None:
+    before = evaluated.table("checkpoints.csv")
+    sample = next(s for s in evaluated.samples().samples if s.step == 10)
+    path = evaluated.paths.samples / sample.file
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[:] = 235
+    Image.fromarray(pixels).save(path)
+    evaluated.change_samples(
+        lambda s: s.model_copy(update={"sha256": sha256_file(path)}) if s.file == sample.file else s
+    )
+    evaluated.stage(evaluate)
+    after = evaluated.table("checkpoints.csv")
+    assert without_best(after[0]) == without_best(before[0])
+    assert float(after[1]["fd_demo"]) != float(before[1]["fd_demo"])
+    assert float(after[1]["background_ok"]) == pytest.approx(5 / 6)
+
+
+def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(evaluated: Run) -> None:
+    photos = sorted((evaluated.paths.dataset / "train" / "images").glob("*.png"))[3:8]
+    taken = iter(photos)
+
+    def copy(sample):
+        if sample.step != 10 or (photo := next(taken, None)) is None:
+            return sample
+        shutil.copy(photo, evaluated.paths.samples / sample.file)
+        return sample.model_copy(update={"sha256": sha256_file(photo)})
+
+    evaluated.change_samples(copy)
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    last = evaluated.table("checkpoints.csv")[-1]
+    assert float(last["memor_share_demo"]) == pytest.approx(5 / 6)
+    rows = [r for r in evaluated.table("per_image.csv") if r["step"] == "10"][:5]
+    assert [r["nearest_train"] for r in rows] == [photo.stem for photo in photos]
+    assert all(float(r["nearest_train_distance"]) == 0 for r in rows)
+    gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
+    assert "of the pictures near a training photo" in gates
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_or_broken_validation_curve_is_said(evaluated: Run) -> None:
+    curve = evaluated.paths.metrics / "validation.csv"
+    curve.write_text("step,val_loss\n0,nan\n", encoding="utf-8")
+    with pytest.raises(PipelineError, match="cannot be read"):
+        evaluated.stage(evaluate)
+    curve.unlink()
+    with pytest.raises(PipelineError, match="Run: dvc repro train"):
+        evaluated.stage(evaluate)
+
+
+def test_missing_extractors_are_said_before_anything_is_read(tmp_path: Path) -> None:
+    paths, store = ProjectPaths(tmp_path), WorkStore(tmp_path / ".work")
+    for work in (reference, evaluate, confirm):
+        with pytest.raises(PipelineError, match="make demo-kit"):
+            work(params(), paths, store)
+
+
+def test_reference_of_other_weights_is_refused(evaluated: Run) -> None:
+    from tests.unit.metrics.small_run import write_toy_clip
+
+    config = evaluated.paths.demo / "clip" / "open_clip_model.safetensors"
+    config.unlink()
+    write_toy_clip(evaluated.paths.demo / "clip", trained=False)
+    with pytest.raises(PipelineError, match="Run: dvc repro reference"):
+        evaluated.stage(evaluate)
+
+
+def test_altered_features_are_not_believed(evaluated: Run) -> None:
+    file = evaluated.paths.reference / "val-inception.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(PipelineError, match="does not match its manifest"):
+        evaluated.stage(evaluate)
+
+
+def test_select_needs_the_base_and_a_checkpoint(evaluated: Run) -> None:
+    table = evaluated.paths.metrics / "checkpoints.csv"
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(lines[:2]), encoding="utf-8")
+    with pytest.raises(PipelineError, match="only the base model"):
+        evaluated.stage(select)
+    table.write_text(lines[0] + lines[2], encoding="utf-8")
+    with pytest.raises(PipelineError, match="does not begin with the base model"):
+        evaluated.stage(select)

@@ -1,0 +1,82 @@
+"""The test split: no stage but confirm opens it, and confirm looks at it once, with new seeds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from loupe.atomic_io import write_record
+from loupe.records import SamplesManifest
+from stages.confirm import confirm
+from stages.evaluate import evaluate
+from stages.reference import reference
+from stages.select import select
+from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
+from tests.unit.metrics.evaluation_project import Run
+from tests.unit.metrics.small_run import read_json
+
+_WATCHERS: list[list[str]] = []
+
+
+def _record_open(event: str, arguments: tuple) -> None:
+    if event in ("open", "os.listdir", "os.scandir") and _WATCHERS:
+        for watcher in _WATCHERS:
+            watcher.append(str(arguments[0]))
+
+
+sys.addaudithook(_record_open)
+
+
+@contextmanager
+def opened_files() -> Iterator[list[str]]:
+    """Collect every path that Python opens or lists."""
+    watcher: list[str] = []
+    _WATCHERS.append(watcher)
+    try:
+        yield watcher
+    finally:
+        _WATCHERS.remove(watcher)
+
+
+def test_only_confirm_opens_the_test_split(tmp_path: Path, tiny_base_model: Path) -> None:
+    run = Run(tmp_path / "run", steps=(0, 10, 20), n_prompts=3)
+    source = write_checkpoints(run.paths.checkpoints, tiny_base_model, (10, 20))
+    write_record(run.paths.checkpoints / "manifest.json", source.checkpoints)
+    test_split = str(run.paths.dataset / "test")
+    sections = {
+        "model": {"base": str(tiny_base_model), "revision": None},
+        "confirm": {"test_captions": 3, "seeds_per_prompt": 2},
+    }
+    with opened_files() as opened:
+        for work in (reference, evaluate, select):
+            run.stage(work, **sections)
+    assert any(str(run.paths.dataset / "val") in path for path in opened), "the watch sees nothing"
+    assert not [path for path in opened if test_split in path]
+    with opened_files() as opened:
+        run.stage(confirm, **sections)
+    assert any(test_split in path for path in opened)
+    _check_final(run)
+
+
+def _check_final(run: Run) -> None:
+    final = read_json(run.paths.metrics / "final.json")
+    manifest = SamplesManifest.model_validate_json((run.paths.confirmation / "manifest.json").read_bytes())
+    selection = read_json(run.paths.metrics / "selection.json")
+    assert manifest.steps == (0, selection["step"])
+    assert all(prompt.prompt_id.startswith("test_") for prompt in manifest.prompts)
+    assert {s.seed for s in manifest.samples}.isdisjoint(s.seed for s in run.samples().samples)
+    assert (final["step"], final["verdict"]) == (selection["step"], selection["verdict"])
+    assert (final["n_images"], final["n_prompts"], final["n_real"]) == (6, 3, 12)
+    assert (final["inception_extractor"], final["clip_extractor"]) == ("demo-classifier", "demo-clip")
+    selected, base = final["fd_demo_selected"], final["fd_demo_base"]
+    # Each is written with 8 significant digits, i.e. rounded by at most half of 1e-7 of itself.
+    assert final["fd_demo_diff"] == pytest.approx(selected - base, abs=1e-7 * (abs(selected) + abs(base)))
+    assert final["fd_demo_diff_lo"] <= final["fd_demo_diff_hi"]
+    assert final["clip_demo_base_lo"] <= final["clip_demo_base"] <= final["clip_demo_base_hi"]
+    assert final["fd_demo_null_n"] == 6
+    assert final["background_ok_real"] == 1.0
+    assert all(isinstance(value, float | int | str) for value in final.values())
