@@ -27,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from loupe.diffusion.adapter import AdapterConfig, add_adapter
 from loupe.diffusion.device import DeviceKind, DevicePolicy
 from loupe.diffusion.target_modules import unet_skeleton
+from loupe.diffusion.unet_forward import needs_autocast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +96,12 @@ def drawing_cost(base: Path, *, latent_side: int, text_tokens: int, policy: Devi
     unet, vae = unet_skeleton(base), _vae_skeleton(base)
     row = _trace_unet(unet, latent_side, text_tokens, policy=policy, with_gradients=False)
     with FakeTensorMode(), torch.no_grad():
-        weights = _empty_weights(vae.decoder, device="cpu", dtype=torch.float32)
+        weights = empty_weights(vae.decoder, device="cpu", dtype=torch.float32)
         latents = torch.empty(1, vae.config.latent_channels, latent_side, latent_side)
-        decoding = _run(lambda: torch.func.functional_call(vae.decoder, weights, (latents,)), weights=weights)
+        decoding = traced(lambda: torch.func.functional_call(vae.decoder, weights, (latents,)), weights=weights)
     return DrawingCost(
         weight_bytes=_n_parameters(unet) * policy.dtype.itemsize
-        + (_n_parameters(vae) + _n_parameters(_text_encoder_skeleton(base))) * 4,
+        + (_n_parameters(vae) + _n_parameters(text_encoder_skeleton(base))) * 4,
         row_flop=row.flop,
         row_bytes=row.peak_bytes,
         decode_flop=decoding.flop,
@@ -114,7 +115,8 @@ def _vae_skeleton(base: Path) -> AutoencoderKL:
         return AutoencoderKL.from_config(config).requires_grad_(False)
 
 
-def _text_encoder_skeleton(base: Path) -> CLIPTextModel:
+def text_encoder_skeleton(base: Path) -> CLIPTextModel:
+    """Return the text encoder of the base model in `base` with its structure and no weights (meta device)."""
     with torch.device("meta"):
         return CLIPTextModel(CLIPTextConfig.from_pretrained(base / "text_encoder"))
 
@@ -133,7 +135,9 @@ class _Block:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trace:
+class Trace:
+    """What a forward pass did."""
+
     flop: int
     attention_flop: int
     """Of the matrix products between queries, keys and values; part of `flop`."""
@@ -150,24 +154,25 @@ def _trace_unet(
     *,
     policy: DevicePolicy,
     with_gradients: bool,
-) -> _Trace:
+) -> Trace:
     # Apple's GPU has no fake tensors of its own; it computes in float32 as the CPU does.
     device: DeviceKind = "cuda" if policy.device == "cuda" else "cpu"
     with FakeTensorMode(), torch.set_grad_enabled(with_gradients):
-        weights = _empty_weights(unet, device=device, dtype=policy.dtype)
-        latents = torch.empty(1, unet.config.in_channels, latent_side, latent_side, device=device)
-        text = torch.empty(1, text_tokens, unet.config.cross_attention_dim, device=device)
+        weights = empty_weights(unet, device=device, dtype=policy.dtype)
+        like = {"device": device, "dtype": policy.dtype}
+        latents = torch.empty(1, unet.config.in_channels, latent_side, latent_side, **like)
+        text = torch.empty(1, text_tokens, unet.config.cross_attention_dim, **like)
         timesteps = torch.zeros(1, dtype=torch.int64, device=device)
 
         def forward() -> Any:
-            with _autocast(device, policy.dtype):
+            with _autocast(device, policy.dtype if needs_autocast(unet) else torch.float32):
                 call = {"encoder_hidden_states": text}
                 return torch.func.functional_call(unet.train(with_gradients), weights, (latents, timesteps), call)
 
-        return _run(forward, weights=weights, watch_blocks_of=unet if with_gradients else None)
+        return traced(forward, weights=weights, watch_blocks_of=unet if with_gradients else None)
 
 
-def _empty_weights(model: torch.nn.Module, *, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def empty_weights(model: torch.nn.Module, *, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return fake weights by name: frozen ones in `dtype`, trainable ones in float32."""
     return {
         name: torch.empty(p.shape, device=device, dtype=torch.float32 if p.requires_grad else dtype).requires_grad_(
@@ -177,12 +182,13 @@ def _empty_weights(model: torch.nn.Module, *, device: str, dtype: torch.dtype) -
     }
 
 
-def _run(
+def traced(
     forward: Callable[[], Any],
     *,
     weights: Mapping[str, torch.Tensor],
     watch_blocks_of: UNet2DConditionModel | None = None,
-) -> _Trace:
+) -> Trace:
+    """Run `forward` on fake tensors and count; `weights` are there already, so their bytes do not count."""
     memory, attention, flops = _LiveBytes(weights.values()), _FusedAttention(), FlopCounterMode(display=False)
     blocks: list[_Block] = []
 
@@ -201,7 +207,7 @@ def _run(
         kept = memory.live
     del output
     flop = flops.get_total_flops() + attention.flop
-    return _Trace(flop, attention.flop, kept, memory.peak, memory.largest, tuple(blocks))
+    return Trace(flop, attention.flop, kept, memory.peak, memory.largest, tuple(blocks))
 
 
 def _bytes_of(output: Any) -> int:

@@ -10,6 +10,7 @@ from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.cost_model import _FusedAttention, _LiveBytes, drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
+from loupe.diffusion.text_encoder_cost import with_text_encoder
 from tests.tiny_models import build_tiny_base_model
 
 CPU = DevicePolicy("cpu", "float32", "test")
@@ -111,3 +112,18 @@ def test_attention_is_counted_as_a_fused_kernel_that_keeps_no_matrix():
     assert output.shape == query.shape
     assert attention.flop == 2 * (2 * 8 * 100 * 77 * 40) * 2
     assert memory.peak == output.numel() * 4
+
+
+def test_the_text_encoder_of_sd15_adds_its_published_counts(sd15, sd15_cost):
+    """123,060,480 parameters, 13.3 GFLOP per caption; 12 layers x 4 projections of an adapter of rank 8."""
+    cost = with_text_encoder(sd15_cost, sd15, adapter=ATTENTION, text_tokens=77)
+    n_adapter = 12 * 4 * 2 * 8 * 768
+    assert cost.n_base_parameters - sd15_cost.n_base_parameters == 123_060_480
+    assert cost.n_adapter_parameters - sd15_cost.n_adapter_parameters == n_adapter
+    assert cost.weight_bytes - sd15_cost.weight_bytes == 4 * (123_060_480 + n_adapter)
+    forward = cost.forward_flop - sd15_cost.forward_flop
+    assert forward / GFLOP == pytest.approx(13.3, rel=0.02)
+    assert 2 * forward < cost.training_flop - sd15_cost.training_flop < 2.2 * forward
+    kept = cost.kept_bytes - sd15_cost.kept_bytes
+    assert kept == cost.checkpointed_bytes - sd15_cost.checkpointed_bytes  # nothing of it is computed twice
+    assert 12 * 10 * 77 * 768 * 4 < kept < 0.05 * sd15_cost.kept_bytes
