@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from loupe.errors import PipelineError
 from loupe.params import Params
 from loupe.records import SampleRecord, SamplesManifest
+from loupe.run_files import listing, signature
 from loupe.run_store import RunStore
 
 Kind = Literal["workspace", "commit", "experiment"]
@@ -72,6 +73,25 @@ def experiments(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
             baseline = experiment
         found.append(experiment)
     return tuple(found)
+
+
+def experiments_signature(root: Path) -> str:
+    """Return a value that changes when a commit, an experiment, the queue or the workspace's scores do.
+
+    A few looks at times of change, so that it can be asked every second or two; listing the experiments costs more.
+    """
+    repository = next(
+        (parent / ".git" for parent in (root, *root.parents) if (parent / ".git").is_dir()), root / ".git"
+    )
+    exps, trials = repository / "refs" / "exps", root / ".dvc" / "tmp" / "exps"
+    watched = [
+        repository / "logs" / "HEAD", repository / "packed-refs", exps, root / "params.yaml",
+        root / "metrics" / "summary.json", trials / "run", trials / "celery" / "result",
+        trials / "celery" / "broker" / "in", trials / "celery" / "broker" / "processed",
+    ]  # fmt: skip
+    for folder in listing(exps):
+        watched += [folder, *listing(folder)]
+    return repr([signature(path) for path in watched])
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

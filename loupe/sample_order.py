@@ -6,7 +6,7 @@ A row is one prompt with one seed across all checkpoints. It is judged at one st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,11 +35,21 @@ RUN_ORDER = SampleOrder("Order of the run", "run")
 PROMPT_ORDER = SampleOrder("Prompt, A to Z", "prompt")
 
 
-def sample_orders(specs: Iterable[MetricSpec]) -> tuple[SampleOrder, ...]:
-    """Return the orders that the metrics of a run allow; a yes-or-no score and one without direction give none."""
+def gate_columns(specs: Iterable[MetricSpec], per_image: Mapping[SampleKey, Cells]) -> tuple[str, ...]:
+    """Return the columns that say yes or no of every picture that has a value there; what measures cannot be failed."""
+    shares = {spec.image_column: spec for spec in specs if spec.image_column and spec.unit == "share"}
+    return tuple(
+        column
+        for column, spec in shares.items()
+        if all(yes_or_no(spec, row[column]) is not None for row in per_image.values() if column in row)
+    )
+
+
+def sample_orders(specs: Iterable[MetricSpec], gates: Collection[str] = ()) -> tuple[SampleOrder, ...]:
+    """Return the orders that the metrics of a run allow; a column of `gates` and one without direction give none."""
     orders = [RUN_ORDER, PROMPT_ORDER]
     for spec in specs:
-        if spec.image_column is None or spec.unit == "share" or spec.better == "closer to real":
+        if spec.image_column is None or spec.image_column in gates or spec.better == "closer to real":
             continue
         column, lower = spec.image_column, spec.better != "higher"
         orders += [

@@ -14,7 +14,16 @@ import streamlit as st
 from loupe.metric_specs import MetricSpec
 from loupe.records import BASE_STEP, PromptRecord
 from loupe.run_store import RunStore
-from loupe.sample_order import INVALID, RUN_ORDER, Row, SampleOrder, failed_gates, sample_orders, sorted_rows
+from loupe.sample_order import (
+    INVALID,
+    RUN_ORDER,
+    Row,
+    SampleOrder,
+    failed_gates,
+    gate_columns,
+    sample_orders,
+    sorted_rows,
+)
 
 ZOOMS = {"½×": 0.5, "1×": 1.0, "2×": 2.0}
 LARGE_PICTURE_PX = 200
@@ -104,7 +113,9 @@ def _order_filter(
     """Show layout, the one step slider, order and gates; return them."""
     names, selection = list(by_name), store.selection()
     default = step_value(selection.step) if selection and selection.step in by_name.values() else names[-1]
-    orders = {order.name: order for order in sample_orders(specs)}
+    gates = gates_of(store)
+    gate_of = {INVALID: INVALID, **{column.removesuffix("_ok"): column for column in sorted(gates)}}
+    orders = {order.name: order for order in sample_orders(specs, gates)}
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         layout = st.segmented_control(
             "Show", [GRID, WALL], key="layout", default=GRID, bind="query-params", required=True
@@ -114,23 +125,22 @@ def _order_filter(
             at = st.select_slider("Step", names, key="at", value=default, bind="query-params", width=300)
         name = st.selectbox("Sort, at this step, by", list(orders), key="sort", bind="query-params", width=230)
         only = []
-        if gates := _gate_names(specs):
+        if specs:
             only = st.pills(
                 "Only those that, at this step, fail",
-                list(gates),
+                list(gate_of),
                 key="only",
                 selection_mode="multi",
                 bind="query-params",
             )
-    return layout or GRID, by_name[at], orders.get(name, RUN_ORDER), frozenset(gates[label] for label in only)
+    return layout or GRID, by_name[at], orders.get(name, RUN_ORDER), frozenset(gate_of[label] for label in only)
 
 
-def _gate_names(specs: Sequence[MetricSpec]) -> dict[str, str]:
-    """Return what a picture can fail, as a reviewer reads it -> as `failed_gates` calls it."""
-    if not specs:
-        return {}
-    failing = {spec.image_column for spec in specs if spec.unit == "share" and spec.image_column}
-    return {INVALID: INVALID, **{column.removesuffix("_ok"): column for column in sorted(failing)}}
+def gates_of(store: RunStore) -> frozenset[str]:
+    """Return the columns of metrics/per_image.csv that say yes or no of a picture."""
+    specs = [column.spec for column in store.metrics() if column.spec.image_column]
+    table = store.paths.metrics / "per_image.csv"
+    return frozenset(store.files.parsed(table, "gates", lambda: gate_columns(specs, store.per_image())) or ())
 
 
 def _holds(prompt: PromptRecord, query: str) -> bool:

@@ -6,7 +6,7 @@ the address (look, a, b, view), and junk there opens nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _FILES = {
 """The scripts are joined to one module, because a component takes one."""
 
 
-def large_view(facts: Mapping[str, Any], on_turn: Callable[[], None]) -> None:
+def large_view(facts: Mapping[str, Any], on_turn: Callable[[], None] = lambda: None) -> None:
     """Mount the view; `on_turn` is called when the reviewer walks past the first or last row of the page."""
     sources = {
         kind: "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names) for kind, names in _FILES.items()
@@ -47,6 +47,7 @@ def large_view_facts(
     specs: Sequence[MetricSpec],
     photos: Mapping[str, CaptionRecord],
     *,
+    gates: Collection[str],
     steps: Sequence[int],
     against_base: int,
     natural_px: int,
@@ -54,7 +55,8 @@ def large_view_facts(
 ) -> dict[str, Any]:
     """Return what the browser needs, as JSON values: a row per prompt and seed in the order given, a cell per step.
 
-    `photos` are the training photos that pictures lie nearest to, by id. `against_base` is the step that the base model
+    `photos` are the training photos that pictures lie nearest to, by id; `gates` the columns that say yes or no.
+    `against_base` is the step that the base model
     is compared with when its own picture is opened; `page` is (this page, number of pages), from 1.
     """
     rows: dict[str, dict[str, Any]] = {}
@@ -64,7 +66,7 @@ def large_view_facts(
         if row is None:
             row = rows[name] = _row(name, sample, prompts[sample.prompt_id])
         values = per_image.get(sample.key)
-        cell = picture_facts(sample.sha256, values, specs, natural_px=natural_px) | {
+        cell = picture_facts(sample.sha256, values, specs, gates, natural_px=natural_px) | {
             "reason": sample.reason,
             "step": str(sample.step),
             "nearest": _nearest(values, photos, natural_px),
@@ -95,14 +97,14 @@ def _row(name: str, sample: SampleView, prompt: PromptRecord) -> dict[str, Any]:
 
 
 def picture_facts(
-    sha256: str | None, values: Cells | None, specs: Sequence[MetricSpec], *, natural_px: int
+    sha256: str | None, values: Cells | None, specs: Sequence[MetricSpec], gates: Collection[str], *, natural_px: int
 ) -> dict[str, Any]:
     """Return one cell: the picture's addresses, and its scores as [name, value] texts."""
     return {
         "sha256": sha256,
         "url": picture_url(sha256) if sha256 else None,
         "thumbnail": _thumbnail(sha256, natural_px) if sha256 else None,
-        "scores": [_score(spec, values) for spec in specs if values and spec.image_column in values],
+        "scores": [_score(spec, values, gates) for spec in specs if values and spec.image_column in values],
     }
 
 
@@ -130,8 +132,8 @@ def _nearest(values: Cells | None, photos: Mapping[str, CaptionRecord], natural_
     }
 
 
-def _score(spec: MetricSpec, values: Cells) -> list[str]:
+def _score(spec: MetricSpec, values: Cells, gates: Collection[str]) -> list[str]:
     value = values[spec.image_column or spec.key]
-    if spec.unit == "share" and value in (0, 1):
+    if spec.image_column in gates:
         return [spec.label, "yes" if value else "no"]
     return [spec.label, number(float(value), unit=spec.unit)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -28,6 +28,8 @@ class GridLook:
     natural_px: int
     image_specs: tuple[MetricSpec, ...]
     """Metrics that have a value per picture."""
+    gates: frozenset[str]
+    """Columns that say yes or no of a picture, as sample_order.gate_columns tells them."""
     selection: Selection | None
 
 
@@ -94,24 +96,24 @@ def _cell(
     alt = f"{step_label(sample.step)}, seed {sample.seed_index}: {prompt.text}"
     shown = picture(sample, side_px=look.side_px, natural_px=look.natural_px, alt=alt, eager=eager)
     base = row.get(BASE_STEP)
-    scores = picture_scores(per_image.get(sample.key), per_image.get(base.key) if base else None, look.image_specs)
+    scores = picture_scores(per_image.get(sample.key), per_image.get(base.key) if base else None, look)
     return f'<div class="{_column_class(sample.step, look)}" style="width:{look.side_px}px">{shown}{scores}</div>'
 
 
-def picture_scores(values: Cells | None, base: Cells | None, specs: Sequence[MetricSpec]) -> str:
+def picture_scores(values: Cells | None, base: Cells | None, look: GridLook) -> str:
     """Return a picture's scores with their differences to the base model's picture; '' where there are none."""
     if not values:
         return ""
-    parts = [_score(spec, values, base or {}) for spec in specs if spec.image_column in values]
+    parts = [_score(spec, values, base or {}, look.gates) for spec in look.image_specs if spec.image_column in values]
     return f'<div class="lp-values">{"".join(parts)}</div>'
 
 
-def _score(spec: MetricSpec, values: Cells, base: Cells) -> str:
+def _score(spec: MetricSpec, values: Cells, base: Cells, gates: frozenset[str]) -> str:
     column = spec.image_column or spec.key
     value, before = values[column], base.get(column)
     name = escape(column.removesuffix("_ok"))
     title = escape(spec.label, quote=True)
-    holds = yes_or_no(spec, value)
+    holds = yes_or_no(spec, value) if column in gates else None
     if holds is not None:
         wanted = f"not {name}" if spec.better == "lower" and holds else name
         return (

@@ -28,7 +28,7 @@ def sample_wall(
         alt = f"{step_label(sample.step)}, seed {sample.seed_index}: {text}"
         shown = picture(sample, side_px=look.side_px, natural_px=look.natural_px, alt=alt, eager=place < EAGER_TILES)
         base = per_image.get((sample.prompt_id, sample.seed_index, BASE_STEP))
-        scores = picture_scores(per_image.get(sample.key), base, look.image_specs)
+        scores = picture_scores(per_image.get(sample.key), base, look)
         title = escape(text, quote=True)
         tiles.append(
             f'<figure class="lp-brick" style="width:{look.side_px}px">{shown}<figcaption title="{title}">'

@@ -12,14 +12,13 @@ from itertools import groupby
 
 import streamlit as st
 
-from dashboard.components.compare_filters import LARGE_PICTURE_PX, Choice, choose
+from dashboard.components.compare_filters import LARGE_PICTURE_PX, Choice, choose, gates_of
 from dashboard.components.large_view import KEY, large_view, large_view_facts
 from dashboard.components.markup import headline, state_banner
 from dashboard.components.sample_grid import GridLook, grid_header, prompt_rows
 from dashboard.components.sample_wall import sample_wall
 from dashboard.current_run import current_store
 from loupe.dataset_view import train_photos
-from loupe.metric_specs import metric_specs
 from loupe.records import PromptRecord
 from loupe.run_samples import SampleView
 from loupe.run_state import run_state
@@ -72,6 +71,7 @@ def _look(store: RunStore, choice: Choice, natural_px: int) -> GridLook:
         side_px=round(natural_px * choice.zoom),
         natural_px=natural_px,
         image_specs=tuple(c.spec for c in store.metrics() if c.spec.image_column and c.spec.headline),
+        gates=gates_of(store),
         selection=store.selection(),
     )
 
@@ -128,6 +128,7 @@ def _mount_large_view(
         per_image,
         [column.spec for column in store.metrics() if column.spec.image_column],
         train_photos(store, near),
+        gates=look.gates,
         steps=steps,
         against_base=chosen or steps[-1],
         natural_px=look.natural_px,
@@ -138,7 +139,7 @@ def _mount_large_view(
 
 def _header_notes(store: RunStore) -> dict[int, str]:
     """Return for each step the scores that checkpoints are ordered by."""
-    ranking = [spec for spec in metric_specs().values() if spec.ranks]
+    ranking = [column.spec for column in store.metrics() if column.spec.ranks]
     return {
         row.step: ", ".join(
             f"{spec.key} {number(row.scores[spec.key].value, unit=spec.unit)}"

@@ -1,37 +1,38 @@
-"""The Experiments page: every commit and DVC experiment, and any two side by side: parameters, scores, pictures.
+"""The Experiments page: every commit and DVC experiment, the queue of trials, and any two side by side.
 
-Nothing is checked out and nothing is written; running, failed and queued rows show no scores.
+Nothing is checked out; running, failed and queued rows show no scores. All it writes is what DVC's own commands do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
+from dashboard.components.experiment_comparison import compare_two
+from dashboard.components.experiment_table import experiment_table, score_columns
 from dashboard.components.markup import headline, state_banner
-from dashboard.components.wall_of_two import wall_of_two
+from dashboard.components.trial_form import FAILED, trial_form
+from dashboard.components.trial_panel import trial_panel
 from dashboard.current_run import current_store
 from loupe.errors import PipelineError
-from loupe.experiments import Experiment, differing, experiments, samples_at, show_pictures_at
-from loupe.metric_specs import metric_specs
-from loupe.records import BASE_STEP, SamplesManifest
+from loupe.experiments import Experiment, experiments, experiments_signature
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
-from loupe.vote_html import vote_table
-from loupe.wording import number, step_label
+from loupe.trial_queue import run_dvc
 
 MAX_COMMITS = 20
-REFRESH_S = 5
-PROMPTS_SHOWN = 8
-WORKSPACE = "workspace"
+QUEUE_INTERVAL_S = 2.0
+COLUMNS_AT_FIRST = 4
+SHOWN = "experiments_shown"
 
 
-@st.cache_data(ttl=REFRESH_S, show_spinner="Reading the experiments …")
-def _listed(root: Path) -> tuple[Experiment, ...]:
+@st.cache_data(max_entries=4, show_spinner="Reading the experiments …")
+def _listed(root: Path, signature: str) -> tuple[Experiment, ...]:
+    del signature
     return experiments(root, max_commits=MAX_COMMITS)
 
 
@@ -39,109 +40,48 @@ def show(store: RunStore) -> None:
     """Show the page."""
     if banner := state_banner(run_state(store)):
         st.html(banner)
+    root = store.paths.root
+    signature = st.session_state[SHOWN] = experiments_signature(root)
     try:
-        rows = _listed(store.paths.root)
+        rows = _listed(root, signature)
     except PipelineError as error:
         st.html(headline("No experiments here", escape(str(error))))
         return
     n_trials = sum(row.kind == "experiment" for row in rows)
-    hint = "" if n_trials else "<code>dvc exp run -S train.learning_rate=3e-4</code> makes one."
+    hint = "" if n_trials else "Queue one below, or run <code>dvc exp run -S train.learning_rate=3e-4</code>."
     title = f"{n_trials} experiment{'s' if n_trials != 1 else ''}" if n_trials else "Commits, no experiments yet"
     st.html(headline(title, hint))
-    st.html(_table(rows))
-    _compare(store, rows)
+    run = partial(run_dvc, root)
+    trial_form(store, run)
+    _follow_queue(store, rows)
+    _show_table(rows)
+    compare_two(store, rows)
 
 
-def _table(rows: Sequence[Experiment]) -> str:
-    keys = [key for spec in metric_specs().values() for key in (f"{spec.key}_best", f"{spec.key}_last")]
-    shown = [key for key in keys if any(key in row.scores for row in rows)]
-    lines = []
-    for row in rows:
-        state = f'<span class="lp-chip old">{escape(row.state)}</span>' if row.state else ""
-        origin = f"<small>from {escape(row.baseline)}</small>" if row.baseline else f"<small>{row.kind}</small>"
-        cells = [number(row.scores[key]) if key in row.scores else "–" for key in shown]
-        lines.append(
-            (f"{escape(row.name)}{state}{origin}", _changes(row.changed), *cells, escape(row.created.replace("T", " ")))
-        )
-    return vote_table(("Revision", "Changed parameters", *shown, "Made"), lines)
+@st.fragment(run_every=QUEUE_INTERVAL_S)
+def _follow_queue(store: RunStore, rows: Sequence[Experiment]) -> None:
+    """Show the queue, and run the whole page again when an experiment came, went or ended, or a command failed."""
+    root = store.paths.root
+    if experiments_signature(root) != st.session_state.get(SHOWN) or FAILED in st.session_state:
+        st.rerun()
+    trial_panel(store, rows, partial(run_dvc, root))
 
 
-def _changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    return "".join(
-        f"<small>{escape(name)}: {escape(str(old))} → <b>{escape(str(new))}</b></small>"
-        for name, (old, new) in changed.items()
-    )
-
-
-def _compare(store: RunStore, rows: Sequence[Experiment]) -> None:
-    by_name = {row.name: row for row in rows if not row.state}
-    if len(by_name) < 2:
-        return
-    st.html("<h2>Two side by side</h2>")
-    names = list(by_name)
-    left, right = st.columns(2)
-    one = by_name[left.selectbox("A", names, index=1, key="a", bind="query-params")]
-    other = by_name[right.selectbox("B", names, index=0, key="b", bind="query-params")]
-    if one.rev == other.rev:
-        st.html('<p class="lp-empty">Choose two different ones.</p>')
-        return
-    different = [
-        (escape(name), escape(str(before)), escape(str(after)))
-        for name, (before, after) in differing(one.params, other.params).items()
-    ]
-    scores = [
-        (escape(key), *(number(row.scores[key]) if key in row.scores else "–" for row in (one, other)))
-        for key in dict.fromkeys((*one.scores, *other.scores))
-    ]
-    head = (escape(one.name), escape(other.name))
-    with left:
-        st.html(
-            "<h3>Parameters that differ</h3>" + (vote_table(("", *head), different) if different else "<p>None.</p>")
-        )
-    with right:
-        st.html("<h3>Scores</h3>" + (vote_table(("", *head), scores) if scores else "<p>Neither has any.</p>"))
-    _pictures(store, one, other)
-
-
-def _pictures(store: RunStore, one: Experiment, other: Experiment) -> None:
-    try:
-        manifests = [_manifest(store, row) for row in (one, other)]
-    except PipelineError as error:
-        st.html(f'<p class="lp-empty">{escape(str(error))}</p>')
-        return
-    steps = []
-    for place, (key, row, manifest) in enumerate(zip(("step_a", "step_b"), (one, other), manifests, strict=True)):
-        names = {step_label(step): step for step in manifest.steps}
-        label = f"Step of {'AB'[place]}: {row.name}"
-        chosen = st.selectbox(label, list(names), index=len(names) - 1, key=key, bind="query-params", width=300)
-        steps.append(names[chosen])
-    sides = []
-    for row, manifest, step in zip((one, other), manifests, steps, strict=True):
-        samples = [s for s in manifest.samples if s.step == step and s.seed_index == 0]
-        there = (
-            {s.sha256 for s in samples if s.sha256 and store.sample_file(s.sha256)}
-            if row.rev == WORKSPACE
-            else show_pictures_at(store, row.rev, samples)
-        )
-        sides.append({s.prompt_id: s.sha256 if s.sha256 in there else None for s in samples})
-    prompts = [prompt for prompt in manifests[0].prompts if prompt.prompt_id in sides[1]][:PROMPTS_SHOWN]
-    if not prompts:
-        st.html('<p class="lp-empty">The two have no prompt in common.</p>')
-        return
-    titles = [
-        f"{row.name}, {'base model' if step == BASE_STEP else f'step {step}'}"
-        for row, step in zip((one, other), steps, strict=True)
-    ]
-    st.html(wall_of_two(prompts, sides[0], sides[1], titles=(titles[0], titles[1]), side_px=manifests[0].width_px))
-
-
-def _manifest(store: RunStore, row: Experiment) -> SamplesManifest:
-    if row.rev != WORKSPACE:
-        return samples_at(store.paths.root, row.rev)
-    manifest = store.samples_manifest()
-    if manifest is None:
-        raise PipelineError("The workspace has no finished pictures. To draw them: dvc repro generate")
-    return manifest
+def _show_table(rows: Sequence[Experiment]) -> None:
+    by_name = {column.name: column for column in score_columns(rows)}
+    baselines = {row.baseline for row in rows if row.baseline}
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom", key="lp-experiment-filters"):
+        chosen = st.multiselect(
+            "Scores", list(by_name), key="scores", bind="query-params", default=list(by_name)[:COLUMNS_AT_FIRST],
+            placeholder="none",
+        )  # fmt: skip
+        every = st.toggle("All commits", value=not baselines, key="commits", bind="query-params")
+    head = next((row.rev for row in rows if row.kind == "commit"), "")
+    listed = [row for row in rows if every or row.kind != "commit" or row.name in baselines or row.rev == head]
+    st.html(experiment_table(listed, [by_name[name] for name in chosen]))
+    if hidden := len(rows) - len(listed):
+        what = "1 commit without experiments is" if hidden == 1 else f"{hidden} commits without experiments are"
+        st.html(f'<p class="lp-note">{what} not listed.</p>')
 
 
 show(current_store())

@@ -8,10 +8,10 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.reproduce import reproduce_command
-from loupe.sample_order import INVALID, RUN_ORDER, failed_gates, sample_orders, sorted_rows, yes_or_no
+from loupe.sample_order import INVALID, RUN_ORDER, failed_gates, gate_columns, sample_orders, sorted_rows, yes_or_no
 
 SPECS = (METRIC_SPECS["clip_demo"], METRIC_SPECS["background_ok"])
-ORDERS = {order.name: order for order in sample_orders(SPECS)}
+ORDERS = {order.name: order for order in sample_orders(SPECS, gates=("background_ok",))}
 ROWS = [("red", 0), ("blue", 0), ("green", 1), ("black", 0)]
 TEXTS = {"red": "z", "blue": "Y", "green": "x", "black": "w"}
 CLIP = {"red": (10.0, 30.0), "blue": (20.0, 15.0), "green": (25.0, 25.0)}
@@ -43,6 +43,15 @@ def test_rows_are_ordered_and_those_without_a_value_come_last(order: str, expect
 def test_only_scores_of_a_picture_with_a_direction_make_an_order() -> None:
     assert len(ORDERS) == 2 + 3
     assert sample_orders((METRIC_SPECS["fd_demo"],)) == (RUN_ORDER, ORDERS["Prompt, A to Z"])
+
+
+def test_what_measures_cannot_be_failed_but_can_be_sorted_by() -> None:
+    share, background = METRIC_SPECS["colour_share"], METRIC_SPECS["background_ok"]
+    rows = [{"colour_share": 0.0, "background_ok": 0.0}, {"colour_share": 0.4}, {"background_ok": 1.0}]
+    per_image = {("red", seed, 0): row for seed, row in enumerate(rows)}
+    assert gate_columns((share, background), per_image) == ("background_ok",)
+    orders = [order.column for order in sample_orders((share, background), gates=("background_ok",))]
+    assert orders == ["", "", "colour_share", "colour_share", "colour_share"]
 
 
 def test_ties_keep_the_order_of_the_run() -> None:

@@ -1,0 +1,84 @@
+"""The queue: which trials wait, run or failed, how far each is, and its start and stop. It lists nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import streamlit as st
+
+from dashboard.components.experiment_table import changes_html, state_chip
+from dashboard.components.markup import progress_bar
+from dashboard.components.trial_form import FAILED, Run
+from loupe.errors import PipelineError
+from loupe.experiments import Experiment
+from loupe.run_store import RunStore
+from loupe.trial_queue import START, STOP, STOP_NOW, TrialView, trial_view, worker_is_alive
+
+LINES_WHILE_RUNNING = 3
+
+
+def trial_panel(store: RunStore, rows: Sequence[Experiment], run: Run) -> None:
+    """Show the unfinished trials, those that run first, with the buttons of the queue; nothing when there is none."""
+    order = {"Running": 0, "Queued": 1, "Failed": 2}
+    unfinished = sorted((row for row in rows if row.state), key=lambda row: order[row.state])
+    alive = worker_is_alive(store.paths.root)
+    if not unfinished and not alive:
+        return
+    n_queued = sum(row.state == "Queued" for row in unfinished)
+    n_running = sum(row.state == "Running" for row in unfinished)
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="lp-queue-head"):
+        st.html(f"<h2>Queue</h2><small>{_summary(n_running, n_queued, alive=alive)}</small>")
+        _buttons(run, alive=alive, n_queued=n_queued)
+    cards = "".join(_card(store, row, alive=alive) for row in unfinished)
+    st.html(f'<div class="lp-trials">{cards}</div>' if cards else "<i></i>")
+
+
+def _summary(n_running: int, n_queued: int, *, alive: bool) -> str:
+    worker = "one after the other" if alive else "not started"
+    return f"{n_running} running, {n_queued} waiting, {worker}"
+
+
+def _buttons(run: Run, *, alive: bool, n_queued: int) -> None:
+    def ask(command: Sequence[str]) -> None:
+        try:
+            run(list(command))
+        except PipelineError as error:
+            st.session_state[FAILED] = str(error)
+
+    if alive:
+        st.button("Stop after this trial", key="queue-stop", on_click=ask, args=(STOP,), help=" ".join(STOP))
+        st.button("Stop now", key="queue-kill", on_click=ask, args=(STOP_NOW,), help=" ".join(STOP_NOW))
+    elif n_queued:
+        st.button(
+            "Start the queue", key="queue-start", type="primary", on_click=ask, args=(START,), help=" ".join(START)
+        )
+
+
+def _card(store: RunStore, row: Experiment, *, alive: bool) -> str:
+    view = trial_view(store.paths.root, row.rev, running=row.state == "Running")
+    return (
+        f'<article class="lp-trial {row.state.lower()}"><h3>{escape(row.name)}{state_chip(row.state)}</h3>'
+        f'<div class="changes">{changes_html(row.changed)}</div>{_doing(row, view, alive=alive)}</article>'
+    )
+
+
+def _doing(row: Experiment, view: TrialView, *, alive: bool) -> str:
+    if row.state == "Queued":
+        return f"<p>{'Waits for its turn.' if alive else 'Waits until the queue is started.'}</p>"
+    if row.state == "Failed":
+        return f"<p>It ended with an error. Its last lines:</p>{_log(view.log)}" if view.log else _no_log(row)
+    if not alive:
+        name = escape(row.name)
+        return f"<p>Its worker is gone. To clear it away: <code>dvc queue kill {name}</code></p>{_log(view.log)}"
+    stage = f"Stage {view.stage}" if view.stage else "Starting, or between two stages"
+    bar = progress_bar(view.progress) if view.progress else ""
+    return f"<p>{stage}</p>{bar}{_log(view.log[-LINES_WHILE_RUNNING:])}"
+
+
+def _no_log(row: Experiment) -> str:
+    return f"<p>It left no log. What DVC kept: <code>dvc queue logs {escape(row.name)}</code></p>"
+
+
+def _log(lines: Sequence[str]) -> str:
+    return f"<pre>{escape(chr(10).join(lines))}</pre>" if lines else ""
