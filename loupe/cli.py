@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     scores.add_argument("--only", nargs="+", default=[], metavar="KEY", help="these scores; default: the headline ones")
     scores.set_defaults(command=_scores)
 
+    verify = commands.add_parser(
+        "verify", help="compute every score again from the stored features and compare with the files"
+    )
+    verify.set_defaults(command=_verify)
+
     report = commands.add_parser("report", help="write the decision as one HTML file that needs no server")
     report.add_argument(
         "--prompt-id", type=_prompt_id, action="append", default=[], dest="prompt_ids",
@@ -103,6 +108,16 @@ def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
     if not report:
         raise PipelineError("There are no scores yet (metrics/checkpoints.csv). Run: dvc repro")
     print(report)
+
+
+def _verify(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
+    from loupe.metrics.recompute import disagreement_message, recompute_scores
+
+    del params, options
+    done = recompute_scores(paths)
+    if done.disagreements:
+        raise PipelineError(disagreement_message(done))
+    print(f"{done.n_numbers} numbers in metrics/ agree with what the stored features and per_image.csv give")
 
 
 def _report(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from loupe.metrics.evaluation import Evaluated
 
 LIBRARIES = ("numpy", "open-clip-torch", "torch", "torch-fidelity")
-RESAMPLES = "resamples.safetensors"
 
 
 def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
@@ -33,7 +32,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.metrics.controls import control_scores
-    from loupe.metrics.evaluation import evaluate_samples
+    from loupe.metrics.evaluation import aims_of, evaluate_samples
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
@@ -55,7 +54,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         n_draws=settings.bootstrap_draws,
         rng=np.random.default_rng([params.seed, 3]),
         made_by="generate",
-        aims={**{key: null.mean for key, null in reference.nulls.items()}, **reference.real_scores},
+        aims=aims_of(reference.nulls, reference.real_scores),
         **common,
     )
     controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
@@ -96,11 +95,13 @@ def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManif
 
 
 def _write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
+    from loupe.metrics.evaluation import RESAMPLES
     from loupe.metrics.image_set_files import write_arrays, write_image_set
     from loupe.metrics.scoring import draws_by_name
 
     metadata = {"prompts": json.dumps(evaluated.prompts)}
-    files = {RESAMPLES: write_arrays(folder / RESAMPLES, draws_by_name(evaluated.scores), metadata)}
+    arrays = {"counts": evaluated.resampling.counts_RP, **draws_by_name(evaluated.scores)}
+    files = {RESAMPLES: write_arrays(folder / RESAMPLES, arrays, metadata)}
     for step, images in evaluated.sets.items():
         files.update(write_image_set(folder, step_name(step), images))
     return files

@@ -25,6 +25,7 @@ Row = dict[str, float | None]
 
 def select(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
+    from loupe.metrics.evaluation import RESAMPLES
     from loupe.metrics.image_set_files import read_arrays
     from loupe.metrics.selection import compare_checkpoints
     from loupe.metrics.selection_evidence import Gates, step_evidence
@@ -33,8 +34,7 @@ def select(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     del store  # there is nothing to compute that is worth keeping
     settings = params.select
     manifest = read_record(paths.evaluation / "manifest.json", EvaluationManifest, made_by="evaluate")
-    file = "resamples.safetensors"
-    draws, metadata = read_arrays(paths.evaluation, file, manifest.files[file], made_by="evaluate")
+    draws, metadata = read_arrays(paths.evaluation, RESAMPLES, manifest.files[RESAMPLES], made_by="evaluate")
     keys = _keys_by_use(manifest, settings)
     rows = _read_scores(paths)
     base, *others = rows.values()

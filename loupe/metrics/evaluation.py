@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec, applicable_specs
 from loupe.metrics.extractors import Extractors
 from loupe.metrics.image_set import ImageSet, RealPhotos
@@ -27,6 +28,9 @@ from loupe.metrics.scoring import (
 from loupe.paths import step_name
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
+
+RESAMPLES = "resamples.safetensors"
+"""In data/evaluation: how often each prompt occurs in each resample (`counts`), and the draws of every score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,11 @@ class Evaluated:
         ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
         return (*cut, *uneven, *few)
+
+
+def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> dict[str, float]:
+    """Return metric key -> what real photos have: their own score, or where they are compared with themselves."""
+    return {**{key: null.mean for key, null in nulls.items()}, **real_scores}
 
 
 def evaluate_samples(

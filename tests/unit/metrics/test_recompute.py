@@ -1,0 +1,140 @@
+"""`verify` agrees with an untouched run, and says what differs, and by how much, after one thing moved."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from loupe import cli
+from loupe.errors import PipelineError
+from loupe.metrics.recompute import recompute_scores
+from loupe.paths import ProjectPaths
+from tests.unit.metrics.evaluation_project import Run
+from tests.unit.metrics.small_run import ROOT, inside
+
+Table = list[dict[str, str]]
+
+
+def rewrite(path: Path, change: Callable[[Table], Table]) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = change(list(reader))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, reader.fieldnames or [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def verify(run: Run) -> None:
+    with inside(run.paths.root):
+        cli.main(["--params", str(ROOT / "params.yaml"), "verify"])
+
+
+def test_an_untouched_run_agrees(evaluated: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    verify(evaluated)
+    said = capsys.readouterr().out
+    assert "numbers in metrics/ agree" in said
+    assert int(said.splitlines()[-1].split()[0]) > 500
+
+
+@pytest.mark.parametrize("column", ["fd_demo", "clip_demo_hi", "kid_demo_diff_base_lo", "recall_demo_diff_best"])
+def test_one_number_that_moved_is_named_with_both_values(
+    evaluated: Run, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = evaluated.paths.metrics / "checkpoints.csv"
+    before = evaluated.table("checkpoints.csv")
+    row = next(i for i, cells in enumerate(before) if cells[column])
+    value = float(before[row][column])
+
+    def change(rows: Table) -> Table:
+        rows[row][column] = repr(value + 0.125)
+        return rows
+
+    rewrite(table, change)
+    with pytest.raises(SystemExit) as ended:
+        verify(evaluated)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert f"checkpoints.csv: step {before[row]['step']}, {column} is {value + 0.125:.8g}" in said
+    assert f"recomputed {value:.8g} (differs by 0.125)" in said
+
+
+def test_one_feature_that_moved_changes_the_scores_of_its_checkpoint_only(evaluated: Run) -> None:
+    path = evaluated.paths.evaluation / "step-000010-inception.safetensors"
+    arrays = load_file(path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    arrays["features"][0, 0] += 5.0
+    save_file(arrays, path, metadata=metadata)
+    found = recompute_scores(evaluated.paths).disagreements
+    assert found[0] == "data/evaluation/step-000010-inception.safetensors: changed since the manifest was written"
+    assert any(line.startswith("checkpoints.csv: step 10, fd_demo is ") and "differs by" in line for line in found)
+    assert not any("step 0, fd_demo is" in line or "step 0, clip_demo" in line for line in found)
+
+
+def test_rows_that_are_gone_doubled_or_foreign_are_named(evaluated: Run) -> None:
+    def change(rows: Table) -> Table:
+        foreign = {**rows[-1], "seed_index": "7"}
+        return [*rows[1:], rows[1], foreign]
+
+    first = evaluated.table("per_image.csv")[0]
+    rewrite(evaluated.paths.metrics / "per_image.csv", change)
+    found = recompute_scores(evaluated.paths).disagreements
+    place = f"step {first['step']}, prompt_id {first['prompt_id']}, seed_index {first['seed_index']}"
+    assert f"per_image.csv: there is no row of {place}" in found
+    assert any("stands there twice" in line for line in found)
+    assert any("nothing is known of" in line and "seed_index 7" in line for line in found)
+    assert any(line.startswith("checkpoints.csv, from per_image.csv: step 0, clip_demo is") for line in found)
+
+
+def test_a_picture_that_is_not_the_nearest_any_more_and_an_empty_cell_are_told(evaluated: Run) -> None:
+    def change(rows: Table) -> Table:
+        rows[2]["nearest_train"] = "nobody"
+        rows[3]["clip"] = ""
+        return rows
+
+    rewrite(evaluated.paths.metrics / "per_image.csv", change)
+    found = recompute_scores(evaluated.paths).disagreements
+    assert any("nearest_train is nobody, recomputed" in line for line in found)
+    assert any("clip is absent, recomputed" in line for line in found)
+
+
+def test_the_summary_and_another_manifest_of_samples_are_compared_too(evaluated: Run) -> None:
+    path = evaluated.paths.metrics / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["fd_demo_last"] += 1
+    path.write_text(json.dumps(summary))
+    evaluated.manifest_path.write_text(evaluated.manifest_path.read_text() + "\n")
+    found = recompute_scores(evaluated.paths).disagreements
+    assert found[0] == "data/samples/manifest.json: changed since the manifest was written"
+    (line,) = found[1:]
+    assert line.startswith("summary.json: fd_demo_last is ")
+    assert line.endswith("(differs by 1)")
+
+
+def test_what_is_not_there_is_said(evaluated: Run, tmp_path: Path) -> None:
+    (evaluated.paths.metrics / "per_image.csv").unlink()
+    with pytest.raises(PipelineError, match=r"per_image\.csv is not there\. Run: dvc repro evaluate"):
+        recompute_scores(evaluated.paths)
+    with pytest.raises(PipelineError, match="Run: dvc repro evaluate"):
+        recompute_scores(ProjectPaths(tmp_path / "empty"))
+
+
+def test_rounding_of_another_machine_is_no_disagreement(evaluated: Run) -> None:
+    def change(rows: Table) -> Table:
+        return [
+            {
+                name: repr(float(cell) * (1 + 1e-7)) if name.startswith("fd") and cell else cell
+                for name, cell in row.items()
+            }
+            for row in rows
+        ]
+
+    rewrite(evaluated.paths.metrics / "checkpoints.csv", change)
+    assert recompute_scores(evaluated.paths).disagreements == ()
