@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from loupe.atomic_io import empty_folder, read_record, read_records, write_json
 from loupe.evaluation_records import ReferenceManifest, Selection
 from loupe.params import Params
-from loupe.paths import ProjectPaths, step_name
+from loupe.paths import ProjectPaths
 from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
@@ -71,11 +71,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         verdict=selection.verdict,
     )
     write_json(paths.metrics / "final.json", scalars)
-    for scores in evaluated.scores:
-        values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in scores.values.items())
-        print(f"confirm: {step_name(scores.step)} on test: {values} (n = {scores.n_used})")
-    for line in (*(f"no {place}: {reason}" for place, reason in evaluated.absent.items()), *evaluated.findings):
-        print(f"confirm: {line}")
+    for line in evaluated.said:
+        print(f"confirm: on test: {line}")
     report_counts("confirm", computed=rendered.n_computed, reused=rendered.n_reused)
 
 

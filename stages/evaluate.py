@@ -77,7 +77,8 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         files=files,
     )
     write_record(paths.evaluation / "manifest.json", manifest)
-    _say(evaluated)
+    for line in evaluated.said:
+        print(f"evaluate: {line}")
     report_counts("evaluate", computed=evaluated.measured.computed, reused=evaluated.measured.reused)
 
 
@@ -105,16 +106,6 @@ def _write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
     for step, images in evaluated.sets.items():
         files.update(write_image_set(folder, step_name(step), images))
     return files
-
-
-def _say(evaluated: Evaluated) -> None:
-    for scores in evaluated.scores:
-        values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in scores.values.items())
-        print(f"evaluate: {step_name(scores.step)}: {values} (n = {scores.n_used})")
-    for place, reason in evaluated.absent.items():
-        print(f"evaluate: no {place}: {reason}")
-    for finding in evaluated.findings:
-        print(f"evaluate: {finding}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ It writes nothing but the work store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,15 @@ class Evaluated:
     def absent(self) -> dict[str, str]:
         """step-N/<metric key> -> why it has no value."""
         return {f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()}
+
+    @property
+    def said(self) -> Iterator[str]:
+        """What a stage prints: the scores of every step, why one is absent, and the findings."""
+        for scores in self.scores:
+            values = ", ".join(f"{key} {estimate.value:.4g}" for key, estimate in scores.values.items())
+            yield f"{step_name(scores.step)}: {values} (n = {scores.n_used})"
+        yield from (f"no {place}: {reason}" for place, reason in self.absent.items())
+        yield from self.findings
 
     @property
     def findings(self) -> tuple[str, ...]:

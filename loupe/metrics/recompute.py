@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from loupe.atomic_io import read_record, sha256_file
-from loupe.errors import PipelineError
+from loupe.errors import PipelineError, problems_message
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metric_specs import applicable_specs, checkpoint_columns
 from loupe.metrics import overfitting, tables
@@ -73,8 +73,16 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     header = overfitting.overfitting_columns(evaluated.specs)
     comparison.rows("overfitting.csv", _table(paths.metrics / "overfitting.csv"), signs, header, named_by=("step",))
     summary = tables.summary(evaluated, manifest.nulls)
-    comparison.cells("summary.json", "", _json(paths.metrics / "summary.json"), summary, ())
+    comparison.cells("summary.json", "", _json(paths.metrics / "summary.json"), summary, tuple(summary))
     return Recomputed(n_numbers=comparison.n_numbers, disagreements=(*changed, *comparison.found))
+
+
+def disagreement_message(done: Recomputed) -> str:
+    """Return the disagreements as one message, the first of them in full."""
+    more = len(done.disagreements) - MOST_SHOWN
+    shown = [*done.disagreements[:MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    lines = problems_message("The scores do not agree with what they were computed from", shown)
+    return f"{lines}\nMake the scores anew: dvc repro --force evaluate"
 
 
 class _Comparison:
@@ -89,7 +97,7 @@ class _Comparison:
         file: str,
         written: Sequence[Row],
         again: Sequence[Row],
-        columns: Iterable[str],
+        columns: Sequence[str],
         *,
         named_by: Sequence[str],
     ) -> None:
@@ -106,7 +114,7 @@ class _Comparison:
         for name in (name for name in by_name if name in of_file):
             self.cells(file, f"{name}, ", of_file[name], by_name[name], columns)
 
-    def cells(self, file: str, place: str, written: Row, again: Row, columns: Iterable[str]) -> None:
+    def cells(self, file: str, place: str, written: Row, again: Row, columns: Sequence[str]) -> None:
         """Compare one row, or one JSON object, cell by cell; an empty cell and none are the same."""
         for name in dict.fromkeys((*columns, *again, *(written if columns else ()))):
             before, now = _value(written.get(name)), _value(again.get(name))
