@@ -95,8 +95,8 @@ class RunFiles:
         """Read a JSON record."""
         return self._read(path, kind.__name__, lambda: (read_record(path, kind, made_by=made_by), []))
 
-    def json_object(self, path: Path, *, made_by: str) -> dict[str, Any] | None:
-        """Read a JSON file that must hold an object; NaN and infinity are refused, as JSON itself has none."""
+    def json_object(self, path: Path, *, required: Collection[str] = (), made_by: str) -> dict[str, Any] | None:
+        """Read a JSON object of finite numbers and texts by name; those `required` must be whole numbers."""
 
         def parse() -> tuple[dict[str, Any], list[str]]:
             def refuse(name: str) -> float:
@@ -106,28 +106,12 @@ class RunFiles:
                 content = json.loads(path.read_bytes(), parse_constant=refuse)
             except (ValueError, RecursionError) as error:
                 raise PipelineError(f"cannot be read: {error}. Make it anew: dvc repro --force {made_by}") from None
-            if not isinstance(content, dict):
-                raise PipelineError(f"must hold a JSON object. Make it anew: dvc repro --force {made_by}")
+            flat = isinstance(content, dict) and not any(isinstance(v, dict | list) for v in content.values())
+            if not flat or not all(isinstance(content.get(name), int) for name in required):
+                raise PipelineError(f"holds something else than scores. Make it anew: dvc repro --force {made_by}")
             return content, []
 
         return self._read(path, "object", parse)
-
-    def yaml_object(self, path: Path) -> dict[str, Any] | None:
-        """Read a YAML 1.2 file that must hold a mapping (params.yaml, dvc.lock)."""
-
-        def parse() -> tuple[dict[str, Any], list[str]]:
-            from ruamel.yaml import YAML
-            from ruamel.yaml.error import YAMLError
-
-            try:
-                content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-            except (YAMLError, UnicodeDecodeError) as error:
-                raise PipelineError(f"does not parse: {' '.join(str(error).split())}") from None
-            if not isinstance(content, dict):
-                raise PipelineError("must hold a mapping such as `train: ...`")
-            return content, []
-
-        return self._read(path, "yaml", parse)
 
     def table(
         self, path: Path, *, required: Collection[str], text: Collection[str] = (), made_by: str

@@ -6,6 +6,7 @@ are already there are shown, and the others wait. It never writes, and no file n
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Wanted = Callable[[SampleKey], bool]
 _AT_ONCE = 256
 """So many pictures are compared with their hashes together; a caller who stops early waits for no more."""
 _FOLDER = re.compile(r"(?P<prompt>.+)-(?P<seed_index>\d+)")
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PICTURE = re.compile(r"(?P<step>\d+)\.png")
 
 
@@ -92,8 +94,13 @@ def appearing_samples(
     keys = ((prompt.prompt_id, seed_index, step) for prompt in prompts for seed_index in seeds for step in all_steps)
     for key in filter(wanted, keys):
         sha256 = files.sha256(pictures[key]) if key in pictures else None
-        status: Status = "whole" if sha256 else "waiting"
-        yield SampleView(*key, seed=None, sha256=sha256, status=status, reason="" if sha256 else "not drawn yet")
+        if sha256 is None:
+            yield SampleView(*key, seed=None, sha256=None, status="waiting", reason="not drawn yet")
+        elif not files.parsed(pictures[key], "is whole", partial(_is_whole_png, pictures[key])):
+            reason = f"{files.relative(pictures[key])} is no whole PNG. Make it anew: dvc repro --force generate"
+            yield SampleView(*key, seed=None, sha256=None, status="corrupt", reason=reason)
+        else:
+            yield SampleView(*key, seed=None, sha256=sha256, status="whole", reason="")
 
 
 def pictures_in(files: RunFiles, folder: Path) -> dict[SampleKey, Path]:
@@ -110,6 +117,14 @@ def _pictures_of_row(subfolder: Path) -> dict[SampleKey, Path]:
         return {}
     pictures = {picture: file for file in listing(subfolder) if (picture := _PICTURE.fullmatch(file.name))}
     return {(name["prompt"], int(name["seed_index"]), int(p["step"])): file for p, file in pictures.items()}
+
+
+def _is_whole_png(path: Path) -> bool:
+    """Return whether a file begins and ends as a PNG does; there is no manifest yet that could tell."""
+    with path.open("rb") as file:
+        begin = file.read(len(_PNG_BEGIN))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(_PNG_END)))
+        return begin == _PNG_BEGIN and file.read() == _PNG_END
 
 
 def files_by_sha256(folder: Path, manifest: SamplesManifest | None) -> dict[str, Path]:

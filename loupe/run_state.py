@@ -9,16 +9,23 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from loupe.params import checkpoint_steps
 from loupe.run_files import Problem, listing, signature
+from loupe.run_params import changed_params, missing_params
 from loupe.run_samples import pictures_in
 from loupe.run_store import RunStore
-from loupe.run_training import training_left_s
+from loupe.run_training import (
+    preview_prompts,
+    train_telemetry,
+    training_left_s,
+    validation_curve,
+    validation_timesteps,
+)
 
 StageStatus = Literal["done", "missing", "running", "stale", "corrupt"]
 RunKind = Literal["absent", "running", "partial", "stale", "corrupt", "complete"]
@@ -90,13 +97,24 @@ class RunState:
 def run_state(store: RunStore, *, now_s: float | None = None) -> RunState:
     """Judge the run; `now_s` is the time in seconds since the epoch (for tests)."""
     now_s = time.time() if now_s is None else now_s
-    problems = store.problems()
     stale = _stale_stages(store)
+    problems = _problems(store)
     running = _running_stage(store.paths.root, now_s)
     stages = _with_consequences([_stage_state(store, stage, running, stale, problems) for stage in STAGES])
     progress = _progress(store, running, now_s) if running else None
     kind = _kind(stages, problems)
     return RunState(kind, _summary(kind, stages, problems), _next_command(kind), stages, progress, problems)
+
+
+def _problems(store: RunStore) -> tuple[Problem, ...]:
+    """Read all small files, also those that only one page shows, so that every page tells of the same problems."""
+    root, metrics = store.paths.root, store.paths.metrics
+    store.files.json_object(metrics / "summary.json", made_by="evaluate")
+    for read in (validation_curve, validation_timesteps, train_telemetry, preview_prompts):
+        read(store)
+    found = store.problems()
+    has_results = any((root / file).is_file() for stage in STAGES for file in stage.last)
+    return (missing_params(root), *found) if has_results and signature(root / "params.yaml") is None else found
 
 
 def _stage_state(
@@ -172,30 +190,7 @@ def _next_command(kind: RunKind) -> str | None:
 
 def _stale_stages(store: RunStore) -> dict[str, str]:
     """Return stage -> why it would run again, for what parameters and manifests can tell (not for changed code)."""
-    changed = {}
-    lock = store.files.yaml_object(store.paths.root / "dvc.lock") or {}
-    params = store.files.yaml_object(store.paths.root / "params.yaml")
-    for name, entry in (lock.get("stages") or {}).items():
-        recorded = (entry.get("params") or {}).get("params.yaml") or {}
-        differences = list(_differences(recorded, params, ())) if params else []
-        if differences:
-            more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
-            changed[name] = f"{differences[0]}{more}"
-    return {**_broken_chain(store), **changed}
-
-
-def _differences(old: Any, new: Any, place: tuple[str, ...]) -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = list(old) if not place else [*old, *(key for key in new if key not in old)]
-        for key in keys:
-            yield from _differences(old.get(key), new.get(key), (*place, str(key)))
-    elif old != new:
-        yield f"{'.'.join(place)} was {_short(old)}, is {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return {**_broken_chain(store), **changed_params(store.files, store.paths.root)}
 
 
 def _broken_chain(store: RunStore) -> dict[str, str]:

@@ -128,7 +128,7 @@ class RunStore:
 
     def final(self) -> dict[str, Any] | None:
         """Return metrics/final.json, the one look at the test split."""
-        return self.files.json_object(self.paths.metrics / "final.json", made_by="confirm")
+        return self.files.json_object(self.paths.metrics / "final.json", required=("step",), made_by="confirm")
 
     def export(self) -> ExportManifest | None:
         """Return the files to take away."""

@@ -89,18 +89,32 @@ class VoteBook:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection whose changes are committed when the block ends; its errors become PipelineErrors."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.file, timeout=_BUSY_S)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
                 with connection:
+                    # SQLite reads the whole pages of a damaged file in silence, and would go on writing into it.
+                    (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                    if finding != "ok":
+                        raise sqlite3.DatabaseError(" ".join(finding.split()))
                     connection.execute(_SCHEMA)
                     yield connection
             finally:
                 connection.close()
+        except OSError as error:
+            raise PipelineError(
+                f"The votes in {self.file.name} cannot be kept: {error.strerror}. Check that data/votes is a folder "
+                "that can be written to."
+            ) from None
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise PipelineError(
+                    f"{self.file.name} holds something else than Loupe's votes: {error}. Move it out of data/votes to "
+                    "start anew."
+                ) from None
             raise PipelineError(
                 f"The votes in {self.file.name} cannot be used now: {error}. If another program holds the file open, "
                 "close it; otherwise check that its folder can be written to."

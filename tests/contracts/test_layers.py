@@ -32,6 +32,7 @@ L1 = tuple(
         "report_svg",
         "run_changes",
         "run_files",
+        "run_params",
         "run_samples",
         "run_state",
         "run_store",

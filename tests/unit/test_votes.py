@@ -82,6 +82,43 @@ def test_a_locked_file_is_named(book: VoteBook, monkeypatch: pytest.MonkeyPatch)
     holder.close()
 
 
+def test_a_foreign_database_is_named_and_left_as_it_was(book: VoteBook) -> None:
+    book.file.parent.mkdir(parents=True)
+    foreign = sqlite3.connect(book.file)
+    foreign.execute("CREATE TABLE votes (poll TEXT)")
+    foreign.execute("INSERT INTO votes VALUES ('kept')")
+    foreign.commit()
+    for use in (book.votes, lambda: book.add(vote(0, 75, "left"))):
+        with pytest.raises(PipelineError, match=r"holds something else than Loupe's votes: .*Move it out"):
+            use()
+    assert foreign.execute("SELECT poll FROM votes").fetchall() == [("kept",)]
+    foreign.close()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_file_cut_short_never_gives_wrong_votes(book: VoteBook, keep: float) -> None:
+    """Nothing left is a new book; anything else is named."""
+    for position in range(40):
+        book.add(vote(0, 75, "left", position=position))
+    sqlite3.connect(book.file).execute("PRAGMA wal_checkpoint(TRUNCATE)").connection.close()
+    content = book.file.read_bytes()
+    book.file.write_bytes(content[: int(len(content) * keep)])
+    if keep == 0:
+        assert book.votes() == []
+        assert book.add(vote(0, 75, "left"))
+    else:
+        with pytest.raises(PipelineError, match="Move the file"):
+            book.votes()
+
+
+def test_a_place_that_is_no_folder_is_named(book: VoteBook) -> None:
+    book.file.parent.parent.mkdir(parents=True)
+    book.file.parent.write_text("a file")
+    assert book.votes() == []
+    with pytest.raises(PipelineError, match="Check that data/votes is a folder"):
+        book.add(vote(0, 75, "left"))
+
+
 def test_the_csv_holds_every_field(book: VoteBook) -> None:
     rows = list(csv.DictReader(io.StringIO(votes_csv([vote(0, 75, "tie", reviewer="Ann, the first")]))))
     assert (rows[0]["reviewer"], rows[0]["choice"], rows[0]["step_right"]) == ("Ann, the first", "tie", "75")
