@@ -48,6 +48,9 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     say("base model", f"{params.model.base}, whole, in {base}")
     say("data", f"{params.data.source} from {data}")
     say("device", policy.reason)
+    if params.train.train_text_encoder:
+        kind = f"rank {params.train.rank}, alpha {params.train.alpha:g}"
+        say("adapters", f"of the UNet and of the text encoder, which is trained with it: {kind} each")
     say("scorers", ", ".join(info.name for info in scorers))
     say("checkpoints", ", ".join(map(str, steps)))
     n_each = pictures_per_checkpoint(params)
