@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
     scores = commands.add_parser("scores", help="print the scores of the last run as a Markdown table")
     scores.add_argument("--only", nargs="+", default=[], metavar="KEY", help="these scores; default: the headline ones")
+    scores.add_argument(
+        "--against", choices=("base", "best"), help="paired differences to the base model, or to the best of each score"
+    )
     scores.set_defaults(command=_scores)
 
     verify = commands.add_parser(
@@ -104,7 +107,7 @@ def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
     from loupe.score_report import score_report
 
     del params
-    report = score_report(RunStore(paths.root), keys=options.only)
+    report = score_report(RunStore(paths.root), keys=options.only, against=options.against)
     if not report:
         raise PipelineError("There are no scores yet (metrics/checkpoints.csv). Run: dvc repro")
     print(report)

@@ -6,6 +6,7 @@ Unless metrics are asked for, only headline ones have a column: all of them are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from loupe.errors import PipelineError, nearest_names
 from loupe.run_store import MetricColumn, RunStore, Score, StepScores
@@ -13,15 +14,19 @@ from loupe.run_store import MetricColumn, RunStore, Score, StepScores
 _DIRECTION = {"higher": "higher is better", "lower": "lower is better", "closer to real": "like real photos is best"}
 
 
-def score_report(store: RunStore, *, keys: Sequence[str] = ()) -> str:
+def score_report(store: RunStore, *, keys: Sequence[str] = (), against: Literal["base", "best"] | None = None) -> str:
     """Return a row per checkpoint, the null or real value of each score and the controls'; '' without scores.
 
     `keys` names the metrics, in the order wanted; empty: the headline ones. An unknown one is a PipelineError.
+    `against` asks for the paired differences to the base model, or to the checkpoint that is best in each score,
+    instead of the scores.
     """
     rows = store.scores()
     if not rows:
         return ""
     metrics = _columns(store.metrics(), keys)
+    if against:
+        return _differences(rows, metrics, against)
     head = ["checkpoint", "pictures", *(f"`{column.spec.key}`, {_direction(column)}" for column in metrics)]
     lines = [_line(head), _line(["---"] * len(head))]
     lines += [_line(_cells(row, metrics)) for row in rows]
@@ -29,6 +34,30 @@ def score_report(store: RunStore, *, keys: Sequence[str] = ()) -> str:
     for name in dict.fromkeys(name for column in metrics for name in column.controls):
         lines.append(_line([name, "", *(_control(column.controls.get(name)) for column in metrics)]))
     return "\n".join(lines)
+
+
+def _differences(
+    rows: Sequence[StepScores], metrics: tuple[MetricColumn, ...], against: Literal["base", "best"]
+) -> str:
+    head = ["checkpoint", *(f"`{column.spec.key}`, difference to the {against}" for column in metrics)]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        scores = (row.scores.get(column.spec.key) for column in metrics)
+        lines.append(_line([_name(row), *(_difference(score, against) for score in scores)]))
+    return "\n".join(lines)
+
+
+def _difference(score: Score | None, against: Literal["base", "best"]) -> str:
+    if score is None:
+        return "–"
+    if against == "base":
+        value, lo, hi = score.diff_base, score.diff_base_lo, score.diff_base_hi
+    else:
+        value, lo, hi = score.diff_best, score.diff_best_lo, score.diff_best_hi
+    if value is None:
+        return against
+    interval = "" if lo is None or hi is None else f" [{lo:+.3g}, {hi:+.3g}]"
+    return f"{value:+.3g}{interval}"
 
 
 def _columns(columns: Sequence[MetricColumn], keys: Sequence[str]) -> tuple[MetricColumn, ...]:
@@ -46,8 +75,11 @@ def _direction(column: MetricColumn) -> str:
 
 
 def _cells(row: StepScores, metrics: tuple[MetricColumn, ...]) -> list[str]:
-    name = "base model" if row.step == 0 else f"step {row.step}"
-    return [name, str(row.n_used), *(_score(row.scores.get(column.spec.key)) for column in metrics)]
+    return [_name(row), str(row.n_used), *(_score(row.scores.get(column.spec.key)) for column in metrics)]
+
+
+def _name(row: StepScores) -> str:
+    return "base model" if row.step == 0 else f"step {row.step}"
 
 
 def _score(score: Score | None) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, metric_specs
+from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs, metric_specs
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 
@@ -104,6 +104,59 @@ def test_biased_set_metrics_have_an_interval_of_their_difference_only() -> None:
 def test_select_finds_one_metric_for_each_of_its_uses(extractors: tuple[ExtractorInfo, ...]) -> None:
     uses = [spec.criterion for spec in applicable_specs(extractors).values() if spec.criterion]
     assert sorted(uses) == sorted(get_args(Criterion))
+
+
+MANY = (
+    *DEMO,
+    STANDARD[0],
+    extractor("dinov2-base", "features", "standard"),
+    STANDARD[1],
+    extractor("ViT-L-14/laion", "clip", "standard"),
+    extractor("ViT-B-32/mine@12ab34cd", "clip", "custom"),
+    extractor("PickScore_v1", "preference", "standard"),
+    extractor("cafe@00000000", "aesthetic", "custom"),
+)
+
+
+def test_of_many_extractors_every_score_names_its_own() -> None:
+    specs = applicable_specs(MANY)
+    assert set(applicable_specs(DEMO)) | set(applicable_specs(STANDARD)) <= set(specs)
+    assert set(specs) >= {
+        "fd_dinov2_base", "kid_dinov2_base", "vendi_dinov2_base", "clip_vit_l_14_laion", "cmmd_vit_b_32_mine_12ab34cd",
+        "clip_gap_vit_b_32_mine_12ab34cd", "preference_pickscore_v1", "aesthetic_cafe_00000000",
+    }  # fmt: skip
+    assert not {"is_dinov2_base", "colour_dinov2_base", "fd_pickscore_v1"} & set(specs), "it gives no classes"
+    assert specs["clip_score"].extractor_name == STANDARD[1].name
+    assert specs["clip_vit_l_14_laion"].target is None
+    columns = [spec.image_column for spec in specs.values() if spec.image_column]
+    assert len(columns) == len(set(columns))
+
+
+def test_only_the_first_of_a_role_counts_for_select_and_keeps_the_short_columns() -> None:
+    for extractors in (MANY, MANY[::-1], MANY[2:]):
+        specs = applicable_specs(extractors)
+        assert sorted(s.criterion for s in specs.values() if s.criterion) == sorted(get_args(Criterion))
+        assert sum(spec.ranks for spec in specs.values()) == 1
+        first = next(info for info in extractors if info.role == "clip")
+        (text,) = (spec for spec in specs.values() if spec.criterion == "text")
+        assert (text.extractor_name, text.image_column, text.arrays) == (first.name, "clip", "clip")
+
+
+def test_a_file_of_ones_own_never_scores_under_a_standard_name() -> None:
+    own = extractor("ViT-B-32/openai@12ab34cd", "clip", "custom")
+    keys = applicable_specs([STANDARD[0], own])
+    assert {"clip_score", "clip_gap", "cmmd"}.isdisjoint(keys)
+    assert {"clip_vit_b_32_openai_12ab34cd", "cmmd_vit_b_32_openai_12ab34cd"} <= set(keys)
+
+
+@pytest.mark.parametrize("extractors", [DEMO, STANDARD, MANY])
+def test_columns_alone_tell_which_are_scores(extractors: tuple[ExtractorInfo, ...]) -> None:
+    specs = applicable_specs(extractors)
+    known = known_specs(checkpoint_columns(specs))
+    assert list(known) == sorted(specs, key=list(known).index)
+    assert set(known) == set(specs)
+    for key, spec in specs.items():
+        assert (known[key].level, known[key].better, known[key].unit) == (spec.level, spec.better, spec.unit)
 
 
 def test_the_table_handed_out_is_a_copy() -> None:

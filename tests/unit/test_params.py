@@ -47,6 +47,38 @@ def test_floats_as_dvc_and_people_write_them_are_numbers(tmp_path, written):
     assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
 
 
+def test_extractors_are_a_list_of_distinct_names(tmp_path, document):
+    assert load(tmp_path, document).evaluate.extractors == ("demo", "demo-clip")
+    document["evaluate"]["extractors"] = ["demo", "demo-clip", "demo"]
+    assert "evaluate.extractors: each extractor once (got demo more than once)" in refused(tmp_path, document)
+    document["evaluate"]["extractors"] = []
+    assert "evaluate.extractors" in refused(tmp_path, document)
+
+
+@pytest.mark.parametrize(
+    ("inception", "clip", "listed"),
+    [
+        ("demo", "demo", ("demo", "demo-clip")),
+        ("standard", "ViT-B-32/openai", ("inception", "ViT-B-32/openai")),
+        ("my/weights.pth", "demo", ("inception:my/weights.pth", "demo-clip")),
+    ],
+)
+def test_files_that_name_one_network_each_are_read_as_a_list_of_two(tmp_path, document, inception, clip, listed):
+    del document["evaluate"]["extractors"]
+    document["evaluate"] |= {"inception": inception, "clip": clip}
+    assert load(tmp_path, document).evaluate.extractors == listed
+    document["evaluate"]["extractors"] = ["demo"]
+    assert "evaluate.inception: unknown key" in refused(tmp_path, document)
+
+
+@pytest.mark.parametrize("distance", ["kid", "cmmd", "kid_dinov2_base", "cmmd_demo"])
+def test_any_kernel_distance_can_be_the_one_that_counts(tmp_path, document, distance):
+    document["select"]["distance"] = distance
+    assert load(tmp_path, document).select.distance == distance
+    document["select"]["distance"] = "fid"
+    assert "select.distance" in refused(tmp_path, document)
+
+
 def test_yes_and_on_are_words_and_not_booleans(tmp_path, document):
     document["export"]["trigger"] = "on"
     assert load(tmp_path, document).export.trigger == "on"

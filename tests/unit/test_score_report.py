@@ -1,0 +1,59 @@
+"""The scores as Markdown: values with intervals, and paired differences to base and to the best of each score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loupe.atomic_io import write_csv
+from loupe.errors import PipelineError
+from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
+from loupe.run_store import RunStore
+from loupe.score_html import score_table
+from loupe.score_report import score_report
+
+SPECS = {key: METRIC_SPECS[key] for key in ("fd_demo", "background_ok")}
+OTHER = "fd_eyes_12345678"
+
+
+def ends(name: str, value: float, half: float) -> dict[str, float]:
+    return {name: value, f"{name}_lo": value - half, f"{name}_hi": value + half}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    base = {"step": 0, "n_images": 8, "n_used": 8, "n_real": 5, "invalid_count": 0, "fd_demo": 20.0, OTHER: 3.0}
+    rows = [
+        {**base, "background_ok": 0.0, **ends("fd_demo_diff_best", 9.0, 1.0)},
+        {**base, "step": 10, "fd_demo": 11.0, "background_ok": 0.5, **ends("fd_demo_diff_base", -9.0, 1.0)},
+        {
+            **base, "step": 20, "fd_demo": 12.0, "background_ok": 1.0, **ends("fd_demo_diff_base", -8.0, 1.0),
+            **ends("fd_demo_diff_best", 1.0, 1.5),
+        },
+    ]  # fmt: skip
+    write_csv(tmp_path / "metrics" / "checkpoints.csv", [*checkpoint_columns(SPECS), OTHER], rows)
+    return RunStore(tmp_path)
+
+
+def test_differences_to_the_best_are_read_and_printed_with_their_interval(store: RunStore) -> None:
+    lines = score_report(store, keys=["fd_demo"], against="best").splitlines()
+    assert lines[0] == "| checkpoint | `fd_demo`, difference to the best |"
+    assert lines[2:] == ["| base model | +9 [+8, +10] |", "| step 10 | best |", "| step 20 | +1 [-0.5, +2.5] |"]
+
+
+def test_differences_to_the_base(store: RunStore) -> None:
+    lines = score_report(store, keys=["fd_demo"], against="base").splitlines()
+    assert lines[2:] == ["| base model | base |", "| step 10 | -9 [-10, -8] |", "| step 20 | -8 [-9, -7] |"]
+
+
+def test_a_score_of_another_extractor_can_be_asked_for_without_its_manifest(store: RunStore) -> None:
+    assert score_report(store, keys=[OTHER]).splitlines()[2] == "| base model | 8 | 3 |"
+    with pytest.raises(PipelineError, match=f"Nearest: .*{OTHER}"):
+        score_report(store, keys=["fd_eyes"])
+
+
+def test_the_table_of_pages_tells_the_difference_to_the_best(store: RunStore) -> None:
+    table = score_table(store.scores(), store.metrics(), None, {})
+    assert "to the best: +1.00" in table or "to the best: +1" in table
+    assert table.count("to the best") == 1, "step 10 is the best; the base shows no difference of its own"
