@@ -13,6 +13,7 @@ from dashboard.access.gate import Gate
 from dashboard.access.settings import guard_of_this_server
 from dashboard.access.sign_in_page import SIGN_OUT
 from dashboard.current_run import current_store
+from dashboard.pictures import LAST_REQUEST
 from loupe.run_store import RunStore
 
 STYLE = Path(__file__).with_name("style.css")
@@ -30,6 +31,7 @@ def follow_changes(store: RunStore) -> None:
 
 def main() -> None:
     """Show the page that the address names."""
+    LAST_REQUEST.note()
     st.set_page_config(page_title="Loupe", page_icon="🔍", layout="wide")
     st.html(STYLE)
     if guard_of_this_server() is not None:

@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dashboard.components.curves  # noqa: F401 - loads Altair now, so that the first visitor does not wait for it
+from dashboard import previews_ahead
 from dashboard.access.gate import Gate
 from dashboard.access.settings import check_binding, guard_of_this_server, is_open_to_all
 from dashboard.image_route import PICTURE_ROUTES
@@ -29,6 +30,7 @@ def check_access() -> None:
 
 
 exit_on_user_error(check_access)
+previews_ahead.start()
 app = st.App(
     "review.py",
     routes=PICTURE_ROUTES,

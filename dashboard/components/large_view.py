@@ -13,7 +13,8 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components.compare_filters import step_value
-from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
+from dashboard.image_route import picture_url, preview_url
+from dashboard.pictures import PREVIEW_SIDE_PX
 from loupe.metric_specs import MetricSpec
 from loupe.records import CaptionRecord, PromptRecord
 from loupe.reproduce import reproduce_command

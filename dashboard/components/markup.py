@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from dashboard.image_route import PREVIEW_SIDE_PX, picture_url, preview_url
+from dashboard.image_route import picture_url, preview_url
+from dashboard.pictures import PREVIEW_SIDE_PX
 from loupe.run_samples import SampleView
 from loupe.run_state import Progress, RunState
 from loupe.wording import duration

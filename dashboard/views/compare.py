@@ -26,7 +26,9 @@ from loupe.run_store import RunStore
 from loupe.sample_order import Row
 from loupe.wording import number
 
-PROMPTS_PER_PAGE = 8
+PICTURES_PER_PAGE = 128
+"""About so many: enough to scroll through for a while, few enough that a turn of the page is not waited for."""
+MAX_PROMPTS_PER_PAGE = 8
 
 
 def show(store: RunStore) -> None:
@@ -51,7 +53,7 @@ def show(store: RunStore) -> None:
         said = f"No prompt holds “{escape(query)}” and passes the other" if query else "No picture passes these"
         st.html(f'<p class="lp-empty">{said} filters.</p>')
         return
-    rows_per_page = PROMPTS_PER_PAGE * choice.n_seeds
+    rows_per_page = _rows_per_page(choice)
     grid, n_pages = st.container(), -(-len(choice.rows) // rows_per_page)
     page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
     rows = choice.rows[(page - 1) * rows_per_page : page * rows_per_page]
@@ -63,6 +65,13 @@ def show(store: RunStore) -> None:
         else:
             _show_grid(store, rows, by_id, look)
     _mount_large_view(store, rows, by_id, look, page=(page, n_pages))
+
+
+def _rows_per_page(choice: Choice) -> int:
+    """Return how many rows a page has: whole prompts, and no more pictures than can be shown at once."""
+    pictures_per_row = len(choice.steps) if choice.layout == "grid" else 1
+    prompts = PICTURES_PER_PAGE // (pictures_per_row * choice.n_seeds)
+    return max(1, min(MAX_PROMPTS_PER_PAGE, prompts)) * choice.n_seeds
 
 
 def _look(store: RunStore, choice: Choice, natural_px: int) -> GridLook:
