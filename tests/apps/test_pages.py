@@ -1,4 +1,4 @@
-"""Both pages on a run in every state: what they say, what they show, and that no traceback ever reaches a reviewer."""
+"""What Overview and Compare show of a run; every page in every state: test_states.py."""
 
 from __future__ import annotations
 
@@ -8,22 +8,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.apps.page_driver import html_of, open_page
-from tests.run_fixture import NASTY, RUNS, Shape, complete_run, write_selection
+from tests.run_fixture import NASTY, Shape, complete_run, write_selection
 
 SMALL = Shape(steps=(75, 150), seeds=2, size_px=16)
-
-
-@pytest.mark.parametrize("kind", RUNS)
-@pytest.mark.parametrize("page", ["", "compare", "vote", "training", "data", "report", "experiments"])
-def test_every_page_bears_every_state_and_says_which(
-    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path], kind: str, page: str
-) -> None:
-    html = html_of(open_page(monkeypatch, runs[kind], page))
-    assert "Traceback" not in html
-    if kind == "complete":
-        assert "lp-banner" not in html
-    else:
-        assert f'lp-banner {kind}"' in html
 
 
 def test_overview_opens_with_the_recommendation_and_its_reason(
