@@ -21,7 +21,7 @@ from loupe.score_html import score_table
 from loupe.vote_html import agreement_table, strength_note, strength_table
 from loupe.vote_results import vote_results
 from loupe.votes import vote_book
-from loupe.wording import direction, step_label
+from loupe.wording import decision_and_why, direction, step_label
 
 MAX_PROMPTS = 8
 """Without a choice, this many prompts are shown."""
@@ -69,7 +69,8 @@ def report_html(store: RunStore, *, prompt_ids: Collection[str] = ()) -> str:
     """
     if not store.scores() and store.selection() is None:
         raise PipelineError("There is nothing to report yet: no scores and no recommendation. Run: dvc repro select")
-    title, lead = decision(store)
+    title, reason = decision(store)
+    lead, why = decision_and_why(reason)
     sections = (
         _state_note(store),
         _score_section(store),
@@ -84,7 +85,7 @@ def report_html(store: RunStore, *, prompt_ids: Collection[str] = ()) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         f"style-src 'unsafe-inline'\">\n<title>{escape(title)} · Loupe</title><style>{_STYLE}</style></head>\n<body>\n"
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p><p class="note">{escape(" ".join(why))}</p>\n'
         + "\n".join(filter(None, sections))
         + "\n</body></html>\n"
     )

@@ -11,9 +11,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from loupe.metric_specs import known_specs
 from loupe.records import PromptRecord, SamplesManifest
+from loupe.run_files import Cells
 from loupe.run_samples import SampleView, files_by_sha256, recorded_samples
-from loupe.run_store import RunStore
+from loupe.run_store import RunStore, Score, StepScores
 from loupe.train_records import TelemetryRow, ValidationRow, ValidationTimestepRow
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -27,6 +29,22 @@ def validation_curve(store: RunStore) -> tuple[ValidationRow, ...]:
 def validation_timesteps(store: RunStore) -> tuple[ValidationTimestepRow, ...]:
     """Return metrics/validation_timesteps.csv, ascending by step, then timestep."""
     return _rows(store, store.paths.metrics / "validation_timesteps.csv", ValidationTimestepRow)
+
+
+def overfitting_signs(store: RunStore) -> tuple[StepScores, ...]:
+    """Return metrics/overfitting.csv, ascending by step: per checkpoint the scores that speak of overfitting.
+
+    Its validation loss is that of `validation_curve`.
+    """
+    path = store.paths.metrics / "overfitting.csv"
+    rows = store.files.table(path, required=("step",), made_by="evaluate") or ()
+    by_step = {
+        int(row["step"]): {name: value for name, value in row.items() if isinstance(value, float)} for row in rows
+    }
+    return tuple(
+        StepScores(step, None, None, None, None, {key: _sign(numbers, key) for key in known_specs(numbers)})
+        for step, numbers in sorted(by_step.items())
+    )
 
 
 def train_telemetry(store: RunStore) -> tuple[TelemetryRow, ...]:
@@ -67,6 +85,11 @@ def previews(store: RunStore) -> Iterator[SampleView]:
     for sample in recorded_samples(store.files, folder, manifest.samples, lambda _: True):
         if sample.sha256 is not None or not drawn[sample.key]:
             yield sample
+
+
+def _sign(row: Cells, key: str) -> Score:
+    lo, hi = (float(row[name]) if name in row else None for name in (f"{key}_lo", f"{key}_hi"))
+    return Score(float(row[key]), lo, hi, None, None, None)
 
 
 def _preview_manifest(store: RunStore) -> SamplesManifest | None:

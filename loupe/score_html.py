@@ -74,12 +74,23 @@ def _cell(score: Score | None, column: MetricColumn, reason: str) -> str:
     if score.lo is not None and score.hi is not None:
         parts.append(f"<small>{interval(score.lo, score.hi, unit=unit)}</small>")
     if score.diff_base is not None:
+        to_best = _to_best(score, unit)
         text = f"{number(score.diff_base, unit=unit, signed=True)} to base"
         if score.diff_base_lo is not None and score.diff_base_hi is not None:
             around = interval(score.diff_base_lo, score.diff_base_hi, unit=unit, signed=True)
-            text = f'<span title="95 % interval of the paired difference: {around}">{text}</span>'
+            text = f'<span title="95 % interval of the paired difference: {around}{to_best}">{text}</span>'
         parts.append(f'<small class="diff">{text}</small>')
     return "".join(parts)
+
+
+def _to_best(score: Score, unit: str) -> str:
+    """Return the difference to the checkpoint that is best in the score, for a hint; '' for that one itself."""
+    if score.diff_best is None:
+        return ""
+    text = f"; to the best: {number(score.diff_best, unit=unit, signed=True)}"
+    if score.diff_best_lo is None or score.diff_best_hi is None:
+        return text
+    return f"{text} {interval(score.diff_best_lo, score.diff_best_hi, unit=unit, signed=True)}"
 
 
 def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
@@ -92,12 +103,26 @@ def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
         for c in metrics
     ]
     target = [number(c.target, unit=c.spec.unit) if c.target is not None else "" for c in metrics]
+    controls = [
+        (name.capitalize(), f"what {name} score in place of pictures: a score near this says little", cells)
+        for name, cells in _control_cells(metrics).items()
+    ]
     named = (
         ("Real photos", "the same score of the validation photos", real),
         ("Null", "real against real: no score can be expected to do better", null),
         ("Target", "asked for in params.yaml", target),
+        *controls,
     )
     return "".join(_reference_row(name, hint, cells) for name, hint, cells in named if any(cells))
+
+
+def _control_cells(metrics: Sequence[MetricColumn]) -> dict[str, list[str]]:
+    """Return noise, blank white, shuffled captions -> a cell per metric, empty where it has no such control."""
+    names = dict.fromkeys(name for column in metrics for name in column.controls)
+    return {
+        name: [number(c.controls[name], unit=c.spec.unit) if name in c.controls else "" for c in metrics]
+        for name in names
+    }
 
 
 def _reference_row(name: str, hint: str, cells: Sequence[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from loupe.metric_specs import MetricSpec
+import re
+
+from loupe.metric_specs import MetricSpec, known_specs
 from loupe.records import BASE_STEP
 
 DIRECTIONS = {
@@ -16,6 +18,23 @@ DIRECTIONS = {
 def step_label(step: int) -> str:
     """Return how a checkpoint is called: 'Base model' or 'Step 300'."""
     return "Base model" if step == BASE_STEP else f"Step {step}"
+
+
+def decision_and_why(reason: str) -> tuple[str, tuple[str, ...]]:
+    """Return a recommendation's reason as its decision (one sentence) and the sentences behind it.
+
+    Checkpoints and metrics are named as pages name them: step-000300 is step 300, cmmd_demo its label.
+    """
+    said = re.sub(r"\bstep-0*(\d+)\b", lambda found: step_label(int(found[1])).lower(), reason)
+    said = re.sub(r"\b[a-z]\w*_\w+\b", _label, said)
+    said = re.sub(r"(?<=[\s(\[])-(?=\d)", "\N{MINUS SIGN}", said)
+    first, *rest = re.split(r"(?<=[.!?]) (?=[A-Z])", said.strip())
+    return first[:1].upper() + first[1:], tuple(sentence[:1].upper() + sentence[1:] for sentence in rest)
+
+
+def _label(found: re.Match[str]) -> str:
+    spec = known_specs([found[0]]).get(found[0])
+    return spec.label if spec else found[0]
 
 
 def number(value: float, *, unit: str = "", signed: bool = False) -> str:

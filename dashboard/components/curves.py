@@ -12,12 +12,13 @@ import altair as alt
 import pandas as pd
 
 from loupe.evaluation_records import Selection
+from loupe.metric_specs import has_interval
 from loupe.records import TrainRow
 from loupe.run_store import MetricColumn, StepScores
 from loupe.wording import DIRECTIONS
 
 SCORE, NULL, TARGET = "#2f7fc4", "#8a8d93", "#d55e00"
-HEIGHT_PX = 190
+HEIGHT_PX = 220
 MAX_POINTS = 1000
 
 
@@ -52,7 +53,7 @@ def loss_chart(curve: Sequence[TrainRow], steps: Sequence[int]) -> alt.LayerChar
     # As a frame, which Streamlit sends as Arrow; of a list Altair checks and copies every row, half a second in all.
     data = pd.DataFrame({"step": [r.step for r in shown], "loss": [r.loss for r in shown]})
     data["smoothed"] = [row.loss_smoothed for row in shown]
-    base = alt.Chart(data).encode(x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False)))
+    base = alt.Chart(data).encode(x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=10)))
     tooltip = [alt.Tooltip("step:Q"), alt.Tooltip("smoothed:Q", format=".4f"), alt.Tooltip("loss:Q", format=".4f")]
     y = alt.Y("smoothed:Q", title="mean squared error", scale=alt.Scale(zero=False))
     kept = alt.Chart(alt.Data(values=[{"step": step} for step in steps if step]))
@@ -65,7 +66,7 @@ def loss_chart(curve: Sequence[TrainRow], steps: Sequence[int]) -> alt.LayerChar
 
 def reference_key(column: MetricColumn) -> str:
     """Return the legend of a metric's chart in words."""
-    parts = ["bars: 95 % interval"] if column.spec.level == "image" else []
+    parts = ["bars: 95 % interval"] if has_interval(column.spec) else []
     if column.null:
         parts.append("grey band: null, real against real")
     elif column.real is not None:

@@ -12,12 +12,11 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.experiment_table import value_html
+from dashboard.components.experiment_table import summary_specs, value_html
 from dashboard.components.large_view import large_view, picture_facts
 from dashboard.components.wall_of_two import wall_of_two
 from loupe.errors import PipelineError
 from loupe.experiments import Experiment, differing, samples_at, show_pictures_at
-from loupe.metric_specs import metric_specs
 from loupe.records import SamplesManifest
 from loupe.run_store import RunStore
 from loupe.vote_html import vote_table
@@ -74,7 +73,7 @@ def _parameters(one: Experiment, other: Experiment) -> str:
 
 def _scores(one: Experiment, other: Experiment) -> str:
     lines = []
-    for spec in metric_specs().values():
+    for spec in summary_specs((one, other)):
         key = f"{spec.key}_last"
         pair = [row.scores.get(key) for row in (one, other)]
         if pair == [None, None] or not (spec.headline or spec.criterion):

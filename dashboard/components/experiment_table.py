@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from loupe.experiments import Experiment
-from loupe.metric_specs import MetricSpec, metric_specs
+from loupe.metric_specs import MetricSpec, known_specs
 from loupe.wording import DIRECTIONS, number
 
 _CHECKPOINTS = {"last": "last checkpoint", "best": "best checkpoint"}
@@ -36,9 +36,15 @@ class ScoreColumn:
 
 def score_columns(rows: Sequence[Experiment]) -> tuple[ScoreColumn, ...]:
     """Return the scores that some row has, those that decide first."""
-    specs = sorted(metric_specs().values(), key=lambda s: (not s.ranks, s.criterion is None, not s.headline))
+    known = summary_specs(rows)
+    specs = sorted(known, key=lambda s: (not s.ranks, s.criterion is None, not s.headline))
     found = [ScoreColumn(f"{spec.key}_{at}", spec, at) for spec in specs for at in _CHECKPOINTS]
     return tuple(column for column in found if any(column.key in row.scores for row in rows))
+
+
+def summary_specs(rows: Sequence[Experiment]) -> tuple[MetricSpec, ...]:
+    """Return the metrics that the rows' metrics/summary.json speak of, in the order in which pages show them."""
+    return tuple(known_specs({key.rpartition("_")[0] for row in rows for key in row.scores}).values())
 
 
 def experiment_table(rows: Sequence[Experiment], columns: Sequence[ScoreColumn]) -> str:

@@ -9,7 +9,7 @@ from dashboard.image_route import picture_url, preview_url
 from dashboard.pictures import PREVIEW_SIDE_PX
 from loupe.run_samples import SampleView
 from loupe.run_state import Progress, RunState
-from loupe.wording import duration
+from loupe.wording import decision_and_why, duration
 
 _GLYPHS = {"done": "✓", "missing": "○", "running": "▶", "stale": "↻", "corrupt": "!"}
 _STATUS = {"done": "", "missing": " to come", "running": " running", "stale": " stale", "corrupt": " corrupt"}
@@ -20,6 +20,14 @@ def headline(title: str, sentence_html: str = "") -> str:
     """Return a page's title, and a sentence below it: in an empty state the one that names the next command."""
     sentence = f"<p>{sentence_html}</p>" if sentence_html else ""
     return f'<header class="lp-headline"><h1>{escape(title)}</h1>{sentence}</header>'
+
+
+def reasoned(reason: str) -> str:
+    """Return a recommendation's decision in one sentence, and behind a 'Why' the sentences that hold it up."""
+    decision, why = decision_and_why(reason)
+    listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in why)
+    behind = f'<details class="lp-why"><summary>Why</summary><ul>{listed}</ul></details>' if why else ""
+    return f'<p class="lp-decision">{escape(decision)}</p>{behind}'
 
 
 def stage_rail(state: RunState) -> str:

@@ -15,6 +15,8 @@ from dashboard.components.curves import HEIGHT_PX, MAX_POINTS, NULL, SCORE
 from loupe.train_records import ValidationRow, ValidationTimestepRow
 from loupe.wording import step_label
 
+LOSS_TITLE = "mean squared error  ↓"
+
 
 def line_chart(points: Sequence[tuple[int, float | None]], *, unit: str, zero: bool = True) -> alt.Chart:
     """Return one curve over the steps; of a long one every n-th point and the last."""
@@ -33,15 +35,32 @@ def line_chart(points: Sequence[tuple[int, float | None]], *, unit: str, zero: b
     )
 
 
+def _loss_point(row: ValidationRow) -> dict[str, float | None]:
+    point: dict[str, float | None] = {"step": row.step, "loss": row.val_loss, "images": row.n_images}
+    lo, hi = row.val_loss_diff_base_lo, row.val_loss_diff_base_hi
+    if row.val_loss_diff_base is not None and lo is not None and hi is not None:
+        of_base = row.val_loss - row.val_loss_diff_base
+        point |= {"lo": of_base + lo, "hi": of_base + hi}
+    return point
+
+
 def validation_chart(rows: Sequence[ValidationRow]) -> alt.LayerChart:
-    """Return the validation loss at each checkpoint, a dashed line at the base model's."""
-    data = [{"step": row.step, "loss": row.val_loss, "images": row.n_images} for row in rows]
+    """Return the validation loss at each checkpoint, a dashed line at the base model's.
+
+    The bars are the interval of the paired difference to the base model, laid around the loss.
+    """
+    data = [_loss_point(row) for row in rows]
     base = alt.Chart(alt.Data(values=data)).encode(
         x=_checkpoints([row.step for row in rows]),
-        y=alt.Y("loss:Q", title="mean squared error  ↓", scale=alt.Scale(zero=False)),
+        y=alt.Y("loss:Q", title=LOSS_TITLE, scale=alt.Scale(zero=False)),
     )
     tooltip = [alt.Tooltip("step:Q"), alt.Tooltip("loss:Q", format=".5f"), alt.Tooltip("images:Q")]
-    layers = [base.mark_line(color=SCORE), base.mark_point(color=SCORE, filled=True, size=50).encode(tooltip=tooltip)]
+    bars = base.transform_filter("isValid(datum.lo)").mark_rule(color=SCORE, opacity=0.45, strokeWidth=5)
+    layers = [
+        bars.encode(y=alt.Y("lo:Q", title=LOSS_TITLE), y2="hi:Q"),
+        base.mark_line(color=SCORE),
+        base.mark_point(color=SCORE, filled=True, size=50, opacity=1).encode(tooltip=tooltip),
+    ]
     if rows[0].step == 0:
         layers.insert(0, _level(rows[0].val_loss))
     return alt.layer(*layers).properties(height=HEIGHT_PX)

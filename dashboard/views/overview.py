@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard.components.checkpoint_strips import checkpoint_strips
 from dashboard.components.curves import loss_chart, reference_key, score_chart
-from dashboard.components.markup import facts, stage_rail, state_banner
+from dashboard.components.markup import facts, reasoned, stage_rail, state_banner
 from dashboard.current_run import current_store
 from loupe.evaluation_records import EvaluationManifest
 from loupe.final_html import final_note, final_table
@@ -41,28 +41,28 @@ def show(store: RunStore) -> None:
     st.html(_headline(store, state) + stage_rail(state) + state_banner(state))
     _show_strips(store)
     _show_scores(store)
+    _show_final(store)
     _show_curves(store)
     _show_training(store)
-    _show_final(store)
 
 
 def _headline(store: RunStore, state: RunState) -> str:
     selection = store.selection()
-    if selection and selection.verdict == "selected":
-        title, reason = f"Ship {step_label(selection.step).lower()}", selection.reason
-    elif selection:
-        title, reason = "No clear winner", selection.reason
+    if selection:
+        title = f"Ship {step_label(selection.step).lower()}" if selection.verdict == "selected" else "No clear winner"
+        reason = reasoned(selection.reason)
     elif state.kind == "absent":
-        title, reason = "Nothing to review yet", "One command makes everything, from the data to the recommendation."
+        title, reason = (
+            "Nothing to review yet",
+            "<p>One command makes everything, from the data to the recommendation.</p>",
+        )
     else:
         waiting = [stage.name for stage in state.stages if stage.status in ("missing", "corrupt", "running")]
         title = "No recommendation yet"
-        reason = f"It still needs {', '.join(waiting)}. What is there already is shown below."
+        reason = f"<p>It still needs {', '.join(waiting)}. What is there already is shown below.</p>"
     is_old = selection and next(stage.status for stage in state.stages if stage.name == "select") != "done"
     chip = '<span class="lp-chip old">from an earlier run</span>' if is_old else ""
-    return (
-        f'<header class="lp-headline"><h1>{title}{chip}</h1><p>{escape(reason)}</p>{facts(_settings(store))}</header>'
-    )
+    return f'<header class="lp-headline"><h1>{title}{chip}</h1>{reason}{facts(_settings(store))}</header>'
 
 
 def _settings(store: RunStore) -> dict[str, str]:

@@ -6,7 +6,7 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.components.markup import headline, state_banner
+from dashboard.components.markup import headline, reasoned, state_banner
 from dashboard.current_run import current_store
 from loupe.errors import PipelineError
 from loupe.report_page import MAX_PROMPTS, decision, report_html
@@ -32,7 +32,7 @@ def show(store: RunStore) -> None:
         st.html(headline("Nothing to report yet", escape(str(error))))
         return
     title, reason = decision(store)
-    st.html(headline(title, escape(reason)))
+    st.html(f'<header class="lp-headline"><h1>{escape(title)}</h1>{reasoned(reason)}</header>')
     st.download_button(
         f"Download the report ({len(content) / 1e6:.1f} MB)",
         content,

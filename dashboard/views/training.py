@@ -6,13 +6,14 @@ Overview do.
 
 from __future__ import annotations
 
+from html import escape
 from statistics import median
 
 import altair as alt
 import streamlit as st
 
 from dashboard.components.checkpoint_strips import checkpoint_strips
-from dashboard.components.curves import loss_chart
+from dashboard.components.curves import loss_chart, reference_key, score_chart
 from dashboard.components.markup import facts, headline, state_banner
 from dashboard.components.training_charts import (
     line_chart,
@@ -23,8 +24,15 @@ from dashboard.components.training_charts import (
 from dashboard.current_run import current_store
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
-from loupe.run_training import preview_prompts, previews, train_telemetry, validation_curve, validation_timesteps
-from loupe.wording import step_label
+from loupe.run_training import (
+    overfitting_signs,
+    preview_prompts,
+    previews,
+    train_telemetry,
+    validation_curve,
+    validation_timesteps,
+)
+from loupe.wording import direction, step_label
 
 PREVIEW_SIDE_PX = 128
 LOSS_NOTE = (
@@ -39,6 +47,12 @@ TIMESTEP_NOTE = (
     "Where the loss falls: small timesteps are detail and texture, large ones shape and layout. One that rises while "
     "the others fall is the first sign of overfitting."
 )
+SIGNS_NOTE = (
+    "Training goes too far where the validation loss above turns up, the distance to the real photos grows again, the "
+    "pictures of one prompt grow alike, or more pictures lie near a single training photo than chance explains. None "
+    "of these alone is a verdict."
+)
+SIGNS = ("cmmd", "kid", "diversity", "memorisation")
 
 
 def show(store: RunStore) -> None:
@@ -61,6 +75,7 @@ def show(store: RunStore) -> None:
     st.html(headline(title) + facts(_facts(store)) + state_banner(state))
     _show_losses(store)
     _show_validation(store)
+    _show_overfitting(store)
     _show_previews(store)
     _show_machine(store)
 
@@ -102,7 +117,9 @@ def _show_validation(store: RunStore) -> None:
         st.html(f'<h2>Validation loss</h2><p class="lp-note">{VALIDATION_NOTE}</p>')
         left, right = st.columns(2)
         with left:
-            _titled("At each checkpoint", f"mean over {rows[-1].n_images} photos; dashes: base model")
+            _titled(
+                "At each checkpoint", f"mean over {rows[-1].n_images} photos; bars: 95 % interval; dashes: base model"
+            )
             _chart(validation_chart(rows), "Validation loss at each checkpoint")
         if any(row.val_loss_diff_base is not None for row in rows):
             with right:
@@ -111,6 +128,26 @@ def _show_validation(store: RunStore) -> None:
     if timesteps:
         st.html(f'<h2>Validation loss by timestep</h2><p class="lp-note">{TIMESTEP_NOTE}</p>')
         _chart(timestep_chart(timesteps), "Validation loss over the timesteps, a curve per checkpoint")
+
+
+def _show_overfitting(store: RunStore) -> None:
+    """Show the signs of metrics/overfitting.csv, and the distance that `select` goes by where it is another."""
+    signs, scores, selection = overfitting_signs(store), store.scores(), store.selection()
+    if len(signs) < 2:
+        return
+    kept = {key for row in signs for key in row.scores}
+    columns = sorted(
+        (column for column in store.metrics() if column.spec.criterion in SIGNS),
+        key=lambda column: SIGNS.index(column.spec.criterion or ""),
+    )
+    st.html(f'<h2>Signs of overfitting</h2><p class="lp-note">{SIGNS_NOTE}</p>')
+    for start in range(0, len(columns), 2):
+        for place, column in zip(st.columns(2), columns[start : start + 2], strict=False):
+            key = reference_key(column)
+            rows = signs if column.spec.key in kept else scores
+            with place:
+                _titled(escape(column.spec.label), f"{direction(column.spec)}{f'; {key}' if key else ''}")
+                _chart(score_chart(column, rows, selection), column.spec.label)
 
 
 def _show_previews(store: RunStore) -> None:

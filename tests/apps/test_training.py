@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.current_run import store_of
+from loupe.run_store import Score
+from loupe.run_training import overfitting_signs
 from tests.apps.page_driver import html_of, open_page
 from tests.run_fixture import Shape, complete_run, hold_lock, write_previews, write_telemetry
 
@@ -28,6 +31,30 @@ def test_everything_that_training_leaves_has_its_chart(monkeypatch: pytest.Monke
     assert len(app.get("vega_lite_chart")) == 8
     assert html.count('class="lp-img') == 4 * 2
     assert "Lowest validation loss" in html
+
+
+def test_the_signs_of_overfitting_come_from_their_table_with_the_null(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    complete_run(tmp_path, SHAPE)
+    names = ["step", "val_loss", *(f"diversity_ratio_demo{end}" for end in ("", "_lo", "_hi")), "memor_share_demo"]
+    rows = [[0, 0.2, 1.2, 0.9, 1.5, ""], [75, 0.1, 1.0, 0.8, 1.2, 0.04], [150, 0.11, 0.6, 0.4, 0.8, 0.5]]
+    lines = [names, *rows]
+    table = tmp_path / "metrics" / "overfitting.csv"
+    table.write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+    scores = tmp_path / "metrics" / "checkpoints.csv"
+    header, *old = scores.read_text().splitlines()
+    extra = [f"{line},1.0,0.01" for line in old]
+    scores.write_text("\n".join([f"{header},diversity_ratio_demo,memor_share_demo", *extra]) + "\n")
+    app = open_page(monkeypatch, tmp_path, "training")
+    html = html_of(app)
+    signs = html[html.index("Signs of overfitting") :]
+    assert signs.index(">Diversity (demo)<") < signs.index(">Memorised (demo)<")
+    last = overfitting_signs(store_of(tmp_path))[-1].scores
+    assert last["diversity_ratio_demo"] == Score(0.6, 0.4, 0.8, None, None, None), "of overfitting.csv, with interval"
+    assert len(app.get("vega_lite_chart")) == 8 + 2
+    without = complete_run(tmp_path / "without", SHAPE)
+    assert "Signs of overfitting" not in html_of(open_page(monkeypatch, without, "training"))
 
 
 def test_an_older_run_shows_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
