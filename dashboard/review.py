@@ -12,6 +12,7 @@ import streamlit as st
 from dashboard.access.gate import Gate
 from dashboard.access.settings import guard_of_this_server
 from dashboard.access.sign_in_page import SIGN_OUT
+from dashboard.components.widgets_ahead import load_widgets_ahead
 from dashboard.current_run import current_store
 from dashboard.pictures import LAST_REQUEST
 from loupe.run_store import RunStore
@@ -49,7 +50,10 @@ def main() -> None:
         st.Page("views/experiments.py", title="Experiments"),
         st.Page("views/report.py", title="Report"),
     ]
-    st.navigation(pages, position="top").run()
+    page = st.navigation(pages, position="top")
+    page.run()
+    if page == pages[0]:
+        load_widgets_ahead()
 
 
 main()

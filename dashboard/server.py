@@ -19,6 +19,7 @@ from dashboard import previews_ahead
 from dashboard.access.gate import Gate
 from dashboard.access.settings import check_binding, guard_of_this_server, is_open_to_all
 from dashboard.image_route import PICTURE_ROUTES
+from dashboard.packed_code import PackedCode
 from dashboard.page_errors import tell_reviewer
 from loupe.errors import exit_on_user_error
 
@@ -34,6 +35,9 @@ previews_ahead.start()
 app = st.App(
     "review.py",
     routes=PICTURE_ROUTES,
-    middleware=[Middleware(Gate, guard=guard_of_this_server(), open_to_all=is_open_to_all())],
+    middleware=[
+        Middleware(Gate, guard=guard_of_this_server(), open_to_all=is_open_to_all()),
+        Middleware(PackedCode),
+    ],
     on_script_error=tell_reviewer,
 )
