@@ -75,6 +75,8 @@ class EvaluationManifest(_Record):
     """Metric key -> the checkpoint (not the base model) that is best in it: what `_diff_best` is the difference to."""
     absent: dict[str, str] = {}
     """step-N/<metric key> -> why checkpoints.csv has no value there."""
+    unreadable: dict[str, str] = {}
+    """Picture -> why it cannot be looked at: counted as invalid here, though data/samples knows nothing of it."""
     findings: tuple[str, ...] = ()
     """What a reader of the scores should know: prompts that the text tower cuts, too few prompts for intervals ..."""
     library_versions: dict[str, str]

@@ -48,8 +48,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     photos = photo_rows(captions, paths.dataset)
 
     rendered = _render(params, paths, store, captions, step=selection.step)
-    measured = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
-    real = RealPhotos(train=train, held_out=measured.images)
+    test, _ = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
+    real = RealPhotos(train=train, held_out=test)
     evaluated = evaluate_samples(
         rendered.manifest,
         paths.confirmation,

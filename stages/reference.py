@@ -36,14 +36,15 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         machine=Machine(policy.device, device_identity(policy)),
     )
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
-    measured = {}
+    images, measured = {}, []
     for split in SPLITS:
         records = read_records(paths.dataset / split / "captions.jsonl", CaptionRecord, made_by="prepare")
         rows = photo_rows(records, paths.dataset)
-        measured[split] = measure_images(
+        images[split], counts = measure_images(
             rows, extractors, store, batch_size=params.evaluate.batch_size, what=f"reference: {split} photos"
         )
-    real = RealPhotos(train=measured["train"].images, held_out=measured["val"].images)
+        measured.append(counts)
+    real = RealPhotos(train=images["train"], held_out=images["val"])
 
     specs = applicable_specs(extractors.infos)
     options = {
@@ -56,10 +57,10 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     folder = empty_folder(paths.reference)
     files = {}
     for split in SPLITS:
-        files.update(write_image_set(folder, split, measured[split].images))
+        files.update(write_image_set(folder, split, images[split]))
     manifest = ReferenceManifest(
         extractors=extractors.infos,
-        n_real={split: len(measured[split].images) for split in SPLITS},
+        n_real={split: len(images[split]) for split in SPLITS},
         nulls=nulls,
         real_scores=scores,
         files=files,
@@ -70,8 +71,8 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         print(f"reference: {key} of {null.n_a} real photos{against}: {null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]")
     report_counts(
         "reference",
-        computed=sum(m.computed for m in measured.values()),
-        reused=sum(m.reused for m in measured.values()),
+        computed=sum(counts.computed for counts in measured),
+        reused=sum(counts.reused for counts in measured),
     )
 
 

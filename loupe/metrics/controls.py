@@ -47,7 +47,7 @@ def control_scores(
             ImageRow(cell=(prompt.prompt_id, index), file=picture, text=prompt.text, colour=prompt.colour)
             for (prompt, index), picture in zip(asked, pictures, strict=True)
         ]
-        images = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}").images
+        images, _ = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}")
         scores[name] = _values(images, real, specs)
     shuffled = _with_other_captions(real.held_out, rng)
     of_prompt = {k: spec for k, spec in specs.items() if spec.criterion in ("text", "clip_gap", "colour")}

@@ -5,7 +5,7 @@ It writes nothing but the work store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec, applicable_specs
-from loupe.metrics.extractors import Extractors
+from loupe.metrics.extractors import Extractors, pixel_measure_kind
+from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
-from loupe.metrics.measure import Measured, measure_images
-from loupe.metrics.samples import sample_rows, sets_by_step
+from loupe.metrics.measure import Measured, complete_features, read_features
+from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import (
     Resampling,
     StepScores,
@@ -38,9 +39,10 @@ class Evaluated:
     """The samples of a manifest with their scores."""
 
     manifest: SamplesManifest
+    """With an `invalid_reason` for pictures that cannot be read."""
     measured: Measured
     sets: Mapping[int, ImageSet]
-    """Step -> its valid images."""
+    """Step -> its valid images; reading one may cost something, so take each once."""
     real: RealPhotos
     """What they were compared with."""
     specs: Mapping[str, MetricSpec]
@@ -71,6 +73,11 @@ class Evaluated:
         return {f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()}
 
     @property
+    def unreadable(self) -> dict[str, str]:
+        """Picture -> why it cannot be looked at."""
+        return unreadable_files(self.manifest)
+
+    @property
     def said(self) -> Iterator[str]:
         """What a stage prints: the scores of every step, why one is absent, and the findings."""
         for scores in self.scores:
@@ -90,7 +97,8 @@ class Evaluated:
             if 0 < s.n_used < self.n_images
         ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
-        return (*cut, *uneven, *few)
+        unread = [f"{file} is {why}; it counts as invalid" for file, why in self.unreadable.items()]
+        return (*cut, *unread, *uneven, *few)
 
 
 def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> dict[str, float]:
@@ -114,11 +122,24 @@ def evaluate_samples(
     """Measure and score every valid sample in `folder`; `made_by` names the stage that can make them anew.
 
     `aims` (metric key -> what real photos have) asks for the differences to the best checkpoint too.
+    A picture that cannot be read counts as invalid. Only the images of two steps are in memory at a time.
     Raises PipelineError when a file is not the one of the manifest, or when there is no valid picture at all.
     """
+
+    def decoded_before(hashes: Sequence[str]) -> set[str]:
+        return stored_keys(store, pixel_measure_kind(), hashes)
+
+    manifest = checked_samples(manifest, folder, decoded_before=decoded_before, made_by=made_by)
     rows = sample_rows(manifest, folder, made_by=made_by)
-    measured = measure_images(rows, extractors, store, batch_size=batch_size, what=str(folder.name))
-    sets = sets_by_step(manifest, measured)
+    together = [row for of_step in rows.values() for row in of_step]
+    measured = complete_features(together, extractors, store, batch_size=batch_size, what=folder.name)
+
+    def read(step: int) -> ImageSet:
+        if rows[step]:
+            return read_features(rows[step], extractors, store)
+        return read_features(together[:1], extractors, store).rows([])
+
+    sets = StepSets(manifest.steps, read)
     specs = applicable_specs(extractors.infos)
     resampling = resampling_of(tuple(prompt.prompt_id for prompt in manifest.prompts), n_draws, rng)
     return evaluated_sets(manifest, measured, sets, real=real, specs=specs, resampling=resampling, aims=aims)

@@ -7,7 +7,7 @@ extractor never meets old features. It knows no extractor, and nothing of images
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,14 @@ class NotFiniteError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """Arrays with one row per item, and how many distinct items had to be computed."""
+class Counts:
+    """How many distinct items had to be computed, and how many were there."""
 
-    arrays: dict[str, NDArray]
     computed: int
     reused: int
 
 
-def gather_arrays(
+def complete_arrays(
     store: WorkStore,
     kind: str,
     keys: Sequence[str],
@@ -48,24 +47,51 @@ def gather_arrays(
     batch_size: int,
     what: str,
     unit: str = "image",
-) -> Gathered:
-    """Return the arrays of every item, computing and storing those that the store lacks.
+) -> Counts:
+    """Compute and store the arrays of the items that the store lacks; it holds one shard at a time in memory.
 
     `keys` are the items' hashes (they may repeat), `read(i)` opens item i, `load()` yields the function to compute
     with and is called only when something is missing. Raises NotFiniteError for NaN or infinity.
     """
-    rows = dict(_stored_rows(store, kind, set(keys)))
-    reused = len(rows)
+    known = stored_keys(store, kind, keys)
     first_index = {key: index for index, key in reversed(list(enumerate(keys)))}
-    missing = [key for key in dict.fromkeys(keys) if key not in rows]
+    missing = [key for key in dict.fromkeys(keys) if key not in known]
     if missing:
         computed = _computed_rows([(k, first_index[k]) for k in missing], read, load(), batch_size)
         for shard in _shards(track(computed, total=len(missing), what=what, unit=unit)):
             _write_shard(store, kind, shard)
-            rows.update(shard)
-    names = sorted(next(iter(rows.values()))) if rows else []
-    arrays = {name: np.stack([rows[key][name] for key in keys]) for name in names}
-    return Gathered(arrays=arrays, computed=len(missing), reused=reused)
+    return Counts(computed=len(missing), reused=len(known))
+
+
+def stored_arrays(store: WorkStore, kind: str, keys: Sequence[str]) -> dict[str, NDArray]:
+    """Return name -> array with a row per item; KeyError when the store lacks one. Nothing else stays in memory."""
+    places: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    waiting, arrays = set(places), {}
+    for path in _shard_paths(store, kind):
+        if not waiting:
+            break
+        rows, tensors = _shard_rows(path, waiting)
+        of_places = [(place, row) for key, row in rows.items() for place in places[key]]
+        for name, tensor in tensors.items():
+            array = arrays.setdefault(name, np.empty((len(keys), *tensor.shape[1:]), tensor.dtype))
+            array[[place for place, _ in of_places]] = tensor[[row for _, row in of_places]]
+        waiting -= set(rows)
+    if waiting:
+        raise KeyError(f"{kind} lacks {len(waiting)} of {len(places)} items")
+    return {name: arrays[name] for name in sorted(arrays)}
+
+
+def stored_keys(store: WorkStore, kind: str, keys: Iterable[str]) -> set[str]:
+    """Return those of the keys whose arrays the store has."""
+    waiting, found = set(keys), set()
+    for path in _shard_paths(store, kind):
+        if not waiting:
+            break
+        found |= waiting & set(_keys_of_shard(path))
+        waiting -= found
+    return found
 
 
 _Row = dict[str, NDArray]
@@ -108,25 +134,27 @@ def _write_shard(store: WorkStore, kind: str, shard: dict[str, _Row]) -> None:
         save_file(arrays, temporary, metadata={"keys": json.dumps(keys)})
 
 
-def _stored_rows(store: WorkStore, kind: str, wanted: set[str]) -> Iterator[tuple[str, _Row]]:
-    waiting = set(wanted)
-    for path in sorted((store.root / kind).rglob("[!.]*.safetensors")):
-        if not waiting:
-            return
-        for key, row in _shard_rows(path, waiting):
-            waiting.discard(key)
-            yield key, row
+def _shard_paths(store: WorkStore, kind: str) -> list[Path]:
+    return sorted((store.root / kind).rglob("[!.]*.safetensors"))
 
 
-def _shard_rows(path: Path, wanted: set[str]) -> list[tuple[str, _Row]]:
+def _keys_of_shard(path: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as shard:
-            keys = json.loads((shard.metadata() or {})["keys"])
-            found = [(row, key) for row, key in enumerate(keys) if key in wanted]
-            names = shard.keys() if found else []
-            arrays = {name: shard.get_tensor(name) for name in names}
+            return json.loads((shard.metadata() or {})["keys"])
     except (SafetensorError, KeyError):  # written by nothing of ours; what it should hold is computed anew
         return []
-    return [(key, {name: array[row] for name, array in arrays.items()}) for row, key in found]
+
+
+def _shard_rows(path: Path, wanted: set[str]) -> tuple[dict[str, int], dict[str, NDArray]]:
+    """Return which of the wanted keys lie in which row, and the shard's arrays when there are any."""
+    from safetensors import safe_open
+
+    rows = {key: row for row, key in enumerate(_keys_of_shard(path)) if key in wanted}
+    if not rows:
+        return {}, {}
+    with safe_open(path, framework="np") as shard:
+        names = shard.keys()
+        return rows, {name: shard.get_tensor(name) for name in names}

@@ -41,6 +41,14 @@ class MadeImage:
         return self.draw()
 
 
+class UnreadableImageError(PipelineError):
+    """A file is no picture that extractors can look at; `reason` says so without naming it."""
+
+    def __init__(self, file: ImageFile, reason: str, detail: str = "") -> None:
+        super().__init__(f"{file.path} {reason}{f': {detail}' if detail else ''}. Make it anew.")
+        self.reason = reason
+
+
 def check_image_files(files: Sequence[ImageFile], *, where: str, made_by: str) -> None:
     """Compare every file with its recorded hash; all that are missing or changed are named in one PipelineError."""
     problems = []
@@ -61,16 +69,16 @@ def check_image_files(files: Sequence[ImageFile], *, where: str, made_by: str) -
 
 
 def read_pixels(file: ImageFile) -> Pixels:
-    """Decode one checked file; a file that is no RGB picture is a PipelineError that names it."""
+    """Decode one checked file; UnreadableImageError, which names it, when it is no RGB picture."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file.path) as image:
             if image.mode != "RGB":
-                raise PipelineError(f"{file.path} is {image.mode}; extractors take RGB. Make it anew.")
+                raise UnreadableImageError(file, f"is {image.mode}; extractors take RGB")
             return np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise PipelineError(f"{file.path} cannot be decoded as a picture: {error}. Make it anew.") from None
+        raise UnreadableImageError(file, "cannot be decoded as a picture", str(error)) from None
 
 
 def stacked(images: Sequence[Pixels]) -> NDArray[np.uint8]:

@@ -15,8 +15,6 @@ from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
 
 NEIGHBOURS = 5
-KEPT = 4
-"""Sets of features whose distances are kept: the photos' and the current pictures', of two extractors."""
 
 
 def precision_of_images(images: ImageSet, real: RealPhotos) -> Array:
@@ -70,11 +68,17 @@ def coverage_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -
 def _inside_real_balls(images: ImageSet, real: RealPhotos) -> NDArray[np.bool_]:
     require_images(real.held_out, NEIGHBOURS + 1, "the real side of precision, density and coverage")
     photos = real.held_out.array(FEATURES)
-    nearest, _ = _others_by_distance(photos)
-    return _distances(images.array(FEATURES), photos) < nearest[:, NEIGHBOURS - 1]
+    return _distances(images.array(FEATURES), photos) < _radii(photos)
 
 
-@once_per_arrays(keep=KEPT)
+@once_per_arrays(keep=4)
+def _radii(features_ND: NDArray) -> Array:
+    own = cdist(features_ND.astype(np.float64), features_ND.astype(np.float64))
+    np.fill_diagonal(own, -1.0)
+    return np.partition(own, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+
+
+@once_per_arrays(keep=1)
 def _others_by_distance(features_ND: NDArray) -> tuple[Array, NDArray[np.int64]]:
     """Return [N, N - 1] distances from each row to all others, ascending, and the others' row numbers."""
     own = cdist(features_ND.astype(np.float64), features_ND.astype(np.float64))
@@ -83,6 +87,6 @@ def _others_by_distance(features_ND: NDArray) -> tuple[Array, NDArray[np.int64]]
     return np.take_along_axis(own, order, axis=1), order
 
 
-@once_per_arrays(keep=KEPT)
+@once_per_arrays(keep=2)
 def _distances(x_ND: NDArray, y_MD: NDArray) -> Array:
     return cdist(x_ND.astype(np.float64), y_MD.astype(np.float64))

@@ -1,20 +1,20 @@
-"""From image files and texts to an ImageSet: every extractor once per image and text, through the feature store."""
+"""From image files and texts to image sets: every extractor once per image and text, through the feature store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loupe.metrics import image_set as names
 from loupe.metrics.colour_families import family_index
-from loupe.metrics.extractors import Extractors, PictureExtractor, TextExtractor, pixel_measure_kind
-from loupe.metrics.feature_store import Compute, Gathered, gather_arrays
+from loupe.metrics.extractors import Extractors, TextExtractor, pixel_measure_kind
+from loupe.metrics.feature_store import Compute, complete_arrays, stored_arrays
 from loupe.metrics.image_set import ImageSet, asked_colour_classes
-from loupe.metrics.images import ImageFile, MadeImage, Pixels
+from loupe.metrics.images import ImageFile, MadeImage
 from loupe.metrics.pixel_measures import measure_pixels
 from loupe.workstore import WorkStore
 
@@ -34,96 +34,116 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Images with their features, in the order of the rows given."""
+    """What it took until the store had all features of some rows."""
 
-    images: ImageSet
     computed: int
     """Images and texts that an extractor had to look at, each counted once per extractor."""
     reused: int
-    long_texts: tuple[str, ...]
+    long_texts: tuple[str, ...] = ()
     """Texts that a tokenizer cuts: their score speaks of their beginning only."""
 
 
 def measure_images(
     rows: Sequence[ImageRow], extractors: Extractors, store: WorkStore, *, batch_size: int, what: str
+) -> tuple[ImageSet, Measured]:
+    """Return the rows with their features, in the order given; see `complete_features`."""
+    measured = complete_features(rows, extractors, store, batch_size=batch_size, what=what)
+    return read_features(rows, extractors, store), measured
+
+
+def complete_features(
+    rows: Sequence[ImageRow], extractors: Extractors, store: WorkStore, *, batch_size: int, what: str
 ) -> Measured:
-    """Measure every row with every extractor; features of the same bytes are computed once, ever.
+    """Let every extractor look at every row, once ever per content; the features stay in the store, not in memory.
 
     The files must have been checked (`check_image_files`): features are filed under the hash that was recorded.
     """
-    work = _Work(rows, store, batch_size, what)
-    pixels = work.pictures("pixels", pixel_measure_kind(), lambda: measure_pixels)
-    arrays = {f"pixels.{name}": array for name, array in pixels.arrays.items()}
-    arrays[names.ASKED_FAMILY] = np.array([family_index(row.colour) for row in rows], dtype=np.int64)
-    parts, long_texts = [pixels], []
-    for extractor in extractors.members:
-        prefix = extractors.prefix(extractor)
-        if isinstance(extractor, PictureExtractor):
-            found = work.pictures(extractor.info.name, extractor.kind, extractor.load)
-            arrays.update({f"{prefix}.{name}": array for name, array in found.arrays.items()})
-            if extractor.colours:
-                classes = asked_colour_classes([row.colour for row in rows], extractor.colours)
-                arrays[f"{prefix}.{names.ASKED_COLOUR.partition('.')[2]}"] = classes
-            parts.append(found)
-            continue
-        found, texts = work.both(extractor)
-        arrays.update({f"{prefix}.{name}": array for name, array in found.arrays.items()})
-        arrays.update({f"{prefix}.text": array for name, array in texts.arrays.items() if name == "text"})
-        parts += [found, texts]
-        long_texts += _long_texts([row.text for row in rows], texts)
+    counts = []
+    for source in _sources(extractors):
+        read = _reader(rows, source)
+        counts.append(
+            complete_arrays(
+                store,
+                source.kind,
+                _keys(rows, source),
+                read=read,
+                load=source.load,
+                batch_size=batch_size,
+                what=f"{what}: {source.name}",
+                unit=source.unit,
+            )
+        )
     return Measured(
-        images=ImageSet(cells=tuple(row.cell for row in rows), arrays=arrays),
-        computed=sum(part.computed for part in parts),
-        reused=sum(part.reused for part in parts),
-        long_texts=tuple(dict.fromkeys(long_texts)),
+        computed=sum(c.computed for c in counts),
+        reused=sum(c.reused for c in counts),
+        long_texts=_cut_texts(rows, extractors, store),
     )
 
 
+def read_features(rows: Sequence[ImageRow], extractors: Extractors, store: WorkStore) -> ImageSet:
+    """Return the rows with all that was stored of them; KeyError where `complete_features` has not been called."""
+    colours = [row.colour for row in rows]
+    arrays = {names.ASKED_FAMILY: np.array([family_index(colour) for colour in colours], dtype=np.int64)}
+    for extractor in extractors.members:
+        classes = () if isinstance(extractor, TextExtractor) else extractor.colours
+        if classes:
+            name = f"{extractors.prefix(extractor)}.{names.ASKED_COLOUR.partition('.')[2]}"
+            arrays[name] = asked_colour_classes(colours, classes)
+    for source in _sources(extractors):
+        for name, array in stored_arrays(store, source.kind, _keys(rows, source)).items():
+            if source.unit == "image" or name == "text":
+                arrays[f"{source.prefix}.{name}"] = array
+    return ImageSet(cells=tuple(row.cell for row in rows), arrays=arrays)
+
+
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """The rows and where their features are kept."""
+class _Source:
+    """One function of pictures or of texts, and where its results are kept."""
 
-    rows: Sequence[ImageRow]
-    store: WorkStore
-    batch_size: int
-    what: str
-
-    def pictures(self, name: str, kind: str, load: Callable[[], Compute]) -> Gathered:
-        """Return what a network, or a function of pixels, says about every picture."""
-        hashes = [row.file.sha256 for row in self.rows]
-        return self._gather(kind, hashes, name=name, read=self._pixels, load=load, unit="image")
-
-    def both(self, extractor: TextExtractor) -> tuple[Gathered, Gathered]:
-        """Return what a network says about every picture and about every text."""
-        name, load = extractor.info.name, extractor.load
-        pictures = self.pictures(name, extractor.kind, lambda: load().images)
-        texts = [row.text for row in self.rows]
-        hashes = [hashlib.sha256(text.encode("utf-8")).hexdigest() for text in texts]
-        kind = f"{extractor.kind}-texts"
-        read, load_texts = texts.__getitem__, lambda: load().texts
-        return pictures, self._gather(kind, hashes, name=name, read=read, load=load_texts, unit="text")
-
-    def _pixels(self, index: int) -> Pixels:
-        return self.rows[index].file.pixels()
-
-    def _gather(
-        self,
-        kind: str,
-        keys: Sequence[str],
-        *,
-        name: str,
-        read: Callable[[int], Pixels | str],
-        load: Callable[[], Compute],
-        unit: str,
-    ) -> Gathered:
-        what = f"{self.what}: {name}"
-        return gather_arrays(
-            self.store, kind, keys, read=read, load=load, batch_size=self.batch_size, what=what, unit=unit
-        )
+    prefix: str
+    """Of its arrays in an image set."""
+    name: str
+    kind: str
+    load: Callable[[], Compute]
+    unit: Literal["image", "text"]
 
 
-def _long_texts(texts: Sequence[str], found: Gathered) -> list[str]:
-    if not found.arrays:
-        return []
-    cut: NDArray = found.arrays["n_tokens"] > found.arrays["context_length"]
-    return [text for text, is_cut in zip(texts, cut, strict=True) if is_cut]
+def _sources(extractors: Extractors) -> Iterator[_Source]:
+    yield _Source("pixels", "pixels", pixel_measure_kind(), lambda: measure_pixels, "image")
+    for member in extractors.members:
+        prefix, name, kind = extractors.prefix(member), member.info.name, member.kind
+        if isinstance(member, TextExtractor):
+            yield _Source(prefix, name, kind, _pictures_of(member), "image")
+            yield _Source(prefix, name, f"{kind}-texts", _texts_of(member), "text")
+        else:
+            yield _Source(prefix, name, kind, member.load, "image")
+
+
+def _pictures_of(extractor: TextExtractor) -> Callable[[], Compute]:
+    return lambda: extractor.load().images
+
+
+def _texts_of(extractor: TextExtractor) -> Callable[[], Compute]:
+    return lambda: extractor.load().texts
+
+
+def _cut_texts(rows: Sequence[ImageRow], extractors: Extractors, store: WorkStore) -> tuple[str, ...]:
+    by_text = list({row.text: row for row in rows}.values())
+    found: dict[str, None] = {}
+    for source in (source for source in _sources(extractors) if source.unit == "text" and by_text):
+        arrays = stored_arrays(store, source.kind, _keys(by_text, source))
+        is_cut = arrays["n_tokens"] > arrays["context_length"]
+        found |= {row.text: None for row, cut in zip(by_text, is_cut, strict=True) if cut}
+    return tuple(found)
+
+
+def _keys(rows: Sequence[ImageRow], source: _Source) -> list[str]:
+    if source.unit == "image":
+        return [row.file.sha256 for row in rows]
+    return [hashlib.sha256(row.text.encode("utf-8")).hexdigest() for row in rows]
+
+
+def _reader(rows: Sequence[ImageRow], source: _Source) -> Callable[[int], object]:
+    if source.unit == "image":
+        return lambda index: rows[index].file.pixels()
+    return lambda index: rows[index].text

@@ -50,8 +50,8 @@ def copy_threshold(real: RealPhotos) -> float:
     k is 5 % of their number plus one, rounded down, at least 1. Raises TooFewImagesError when a side is empty.
     """
     require_images(real.held_out, 1, "the threshold for memorised photos")
-    distances = nearest_train(real.held_out, real.train).distance_N
-    return float(np.sort(distances)[_rank(len(distances)) - 1])
+    require_images(real.train, 1, "the search for memorised photos")
+    return _threshold(real.held_out.array(FEATURES), real.train.array(FEATURES))
 
 
 def memorisation_null(real: RealPhotos, n_images: int) -> Null:
@@ -76,6 +76,12 @@ def _rank(n_held_out: int) -> int:
 
 
 @once_per_arrays(keep=4)
+def _threshold(held_out_MD: NDArray, train_MD: NDArray) -> float:
+    distances = _nearest(held_out_MD, train_MD).distance_N
+    return float(np.sort(distances)[_rank(len(distances)) - 1])
+
+
+@once_per_arrays(keep=2)
 def _nearest(features_ND: NDArray, train_MD: NDArray) -> Nearest:
     x, y = features_ND.astype(np.float64), train_MD.astype(np.float64)
     row = (np.square(y).sum(axis=1) - 2 * x @ y.T).argmin(axis=1)

@@ -25,6 +25,7 @@ from loupe.metrics.evaluation import RESAMPLES, Evaluated, aims_of, evaluated_se
 from loupe.metrics.image_set import RealPhotos, TooFewImagesError
 from loupe.metrics.image_set_files import read_arrays, read_image_set
 from loupe.metrics.measure import Measured
+from loupe.metrics.samples import marked_unreadable
 from loupe.metrics.scoring import Resampling, mean_estimate
 from loupe.paths import ProjectPaths, step_name
 from loupe.records import SamplesManifest
@@ -126,7 +127,8 @@ class _Comparison:
 
 
 def _evaluated_again(paths: ProjectPaths, manifest: EvaluationManifest, reference: ReferenceManifest) -> Evaluated:
-    samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
+    drawn = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
+    samples = marked_unreadable(drawn, manifest.unreadable)
     files = _files_as_they_are(paths.evaluation, manifest.files)
     sets = {
         step: read_image_set(paths.evaluation, step_name(step), files, made_by="evaluate") for step in samples.steps
@@ -137,7 +139,7 @@ def _evaluated_again(paths: ProjectPaths, manifest: EvaluationManifest, referenc
     prompts = tuple(json.loads(metadata["prompts"]))
     return evaluated_sets(
         samples,
-        Measured(images=sets[samples.steps[0]].rows([]), computed=0, reused=0, long_texts=()),
+        Measured(computed=0, reused=0),
         sets,
         real=RealPhotos(train=train, held_out=val),
         specs=applicable_specs(manifest.extractors),

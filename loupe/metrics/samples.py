@@ -1,15 +1,19 @@
-"""A samples manifest and a dataset split as rows to measure, and the measured rows as one image set per checkpoint."""
+"""A samples manifest and a dataset split as rows to measure: what is a picture, and which belong to which step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from loupe.errors import PipelineError
 from loupe.metrics.image_set import ImageSet
-from loupe.metrics.images import ImageFile, check_image_files
-from loupe.metrics.measure import ImageRow, Measured
+from loupe.metrics.images import ImageFile, UnreadableImageError, check_image_files, read_pixels
+from loupe.metrics.measure import ImageRow
 from loupe.records import CaptionRecord, SampleRecord, SamplesManifest
+
+UNREADABLE = "unreadable: "
+"""Begins the reason of a picture that was drawn well, as far as its manifest knows, and cannot be looked at."""
 
 
 def photo_rows(records: Iterable[CaptionRecord], dataset_folder: Path) -> list[ImageRow]:
@@ -32,32 +36,82 @@ def is_valid(sample: SampleRecord) -> bool:
     return sample.file is not None and sample.sha256 is not None and sample.invalid_reason is None
 
 
-def sample_rows(manifest: SamplesManifest, folder: Path, *, made_by: str) -> list[ImageRow]:
-    """Return the valid samples as rows in the manifest's order, checked against their hashes."""
-    prompts = {prompt.prompt_id: prompt for prompt in manifest.prompts}
-    rows = [
-        ImageRow(
-            cell=(sample.prompt_id, sample.seed_index),
-            file=ImageFile(folder / str(sample.file), str(sample.sha256)),
-            text=prompts[sample.prompt_id].text,
-            colour=prompts[sample.prompt_id].colour,
-        )
+def checked_samples(
+    manifest: SamplesManifest, folder: Path, *, decoded_before: Callable[[Sequence[str]], Container[str]], made_by: str
+) -> SamplesManifest:
+    """Return the manifest with an `invalid_reason` for every picture that is none: not decodable, not RGB, wrong size.
+
+    `decoded_before` returns those hashes whose pictures need not be opened again. Raises PipelineError when a file is
+    not, byte for byte, the one that the manifest names.
+    """
+    files = {i: ImageFile(folder / str(s.file), str(s.sha256)) for i, s in enumerate(manifest.samples) if is_valid(s)}
+    check_image_files(list(files.values()), where=str(folder), made_by=made_by)
+    known = decoded_before([file.sha256 for file in files.values()])
+    size_px = (manifest.height_px, manifest.width_px)
+    unread = {i: _why_unreadable(file, size_px) for i, file in files.items() if file.sha256 not in known}
+    return marked_unreadable(manifest, {str(manifest.samples[i].file): why for i, why in unread.items() if why})
+
+
+def marked_unreadable(manifest: SamplesManifest, reasons: Mapping[str, str]) -> SamplesManifest:
+    """Return the manifest with these files' reasons as `invalid_reason`."""
+    samples = tuple(
+        sample.model_copy(update={"invalid_reason": reasons[sample.file]}) if sample.file in reasons else sample
         for sample in manifest.samples
-        if is_valid(sample)
-    ]
-    if not rows:
+    )
+    return manifest.model_copy(update={"samples": samples})
+
+
+def unreadable_files(manifest: SamplesManifest) -> dict[str, str]:
+    """Return file -> reason of the pictures that `checked_samples` marked."""
+    return {
+        str(sample.file): str(sample.invalid_reason)
+        for sample in manifest.samples
+        if sample.file is not None and str(sample.invalid_reason).startswith(UNREADABLE)
+    }
+
+
+def sample_rows(manifest: SamplesManifest, folder: Path, *, made_by: str) -> dict[int, list[ImageRow]]:
+    """Return step -> its valid samples as rows, in the manifest's order; PipelineError when there is none at all."""
+    prompts = {prompt.prompt_id: prompt for prompt in manifest.prompts}
+    rows: dict[int, list[ImageRow]] = {step: [] for step in manifest.steps}
+    for sample in manifest.samples:
+        if is_valid(sample):
+            prompt = prompts[sample.prompt_id]
+            file = ImageFile(folder / str(sample.file), str(sample.sha256))
+            cell = (sample.prompt_id, sample.seed_index)
+            rows[sample.step].append(ImageRow(cell=cell, file=file, text=prompt.text, colour=prompt.colour))
+    if not any(rows.values()):
         raise PipelineError(
-            f"None of the {len(manifest.samples)} pictures in {folder} is valid (black, flat or not finite), so "
-            f"nothing can be scored. Look at the training loss, lower train.learning_rate, or redo: dvc repro {made_by}"
+            f"None of the {len(manifest.samples)} pictures in {folder} is valid (black, flat, not finite or "
+            "unreadable), so nothing can be scored. Look at the training loss, lower train.learning_rate, or redo: "
+            f"dvc repro {made_by}"
         )
-    check_image_files([row.file for row in rows], where=str(folder), made_by=made_by)
     return rows
 
 
-def sets_by_step(manifest: SamplesManifest, measured: Measured) -> dict[int, ImageSet]:
-    """Split measured samples (of `sample_rows`) into one set per step; it is empty where no picture is valid."""
-    steps = [sample.step for sample in manifest.samples if is_valid(sample)]
-    return {
-        step: measured.images.rows([row for row, of_step in enumerate(steps) if of_step == step])
-        for step in manifest.steps
-    }
+class StepSets(Mapping[int, ImageSet]):
+    """Step -> its images, read when they are asked for; the latest two stay in memory, however many steps there are."""
+
+    def __init__(self, steps: Sequence[int], read: Callable[[int], ImageSet]) -> None:
+        self._steps, self._read = tuple(steps), lru_cache(maxsize=2)(read)
+
+    def __getitem__(self, step: int) -> ImageSet:
+        if step not in self._steps:
+            raise KeyError(step)
+        return self._read(step)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+
+def _why_unreadable(file: ImageFile, size_px: tuple[int, int]) -> str | None:
+    try:
+        found_px = read_pixels(file).shape[:2]
+    except UnreadableImageError as error:
+        return f"{UNREADABLE}{error.reason}"
+    if found_px != size_px:
+        return f"{UNREADABLE}is {found_px[1]} x {found_px[0]} px, not {size_px[1]} x {size_px[0]}"
+    return None

@@ -66,6 +66,8 @@ class StepScores:
     """This checkpoint minus the one that is best in the metric, likewise; none for that one itself."""
     absent: dict[str, str] = field(default_factory=dict)
     """Key -> why it has no value."""
+    cells: frozenset[tuple[str, int]] = frozenset()
+    """(prompt id, seed index) of the images."""
 
 
 def resolve_compute(name: str) -> Any:
@@ -82,33 +84,37 @@ def score_steps(
     A score of a whole set that depends on the number of images is refused for a step that has fewer than another: it
     has its difference to base alone, which is taken over the same cells.
     """
-    most = max(len(images) for images in sets.values())
     scored = []
     for step in sorted(sets):
-        scores = StepScores(step=step, n_used=len(sets[step]))
+        images = sets[step]
+        scores = StepScores(step=step, n_used=len(images), cells=frozenset(images.cells))
         for key, spec in specs.items():
             try:
-                found = estimate(sets[step], real, spec, resampling)
+                scores.values[key] = estimate(images, real, spec, resampling)
             except TooFewImagesError as error:
                 scores.absent[key] = str(error)
-                continue
-            if has_interval(spec) or scores.n_used == most:
-                scores.values[key] = found
-            else:
-                scores.absent[key] = (
-                    f"it depends on the number of pictures and needs {most}, as other checkpoints have; there are "
-                    f"{scores.n_used}"
-                )
         scored.append(scores)
+    _refuse_fewer_images(scored, specs)
     for scores in scored[1:]:
-        pair = _Pair(sets[scores.step], sets[BASE_STEP], scores, scored[0])
+        pair = _Pair(scores, scored[0])
         for key, spec in specs.items():
             try:
-                scores.differences[key] = _difference(key, spec, pair, real, resampling)
+                scores.differences[key] = _difference(key, spec, pair, sets, real=real, resampling=resampling)
             except TooFewImagesError as error:
                 if key in scores.values:
                     scores.absent[f"{key}_diff_base"] = str(error)
     return scored
+
+
+def _refuse_fewer_images(scored: Sequence[StepScores], specs: Mapping[str, MetricSpec]) -> None:
+    most = max(scores.n_used for scores in scored)
+    for scores in (s for s in scored if s.n_used < most):
+        for key in [key for key in scores.values if not has_interval(specs[key])]:
+            del scores.values[key]
+            scores.absent[key] = (
+                f"it depends on the number of pictures and needs {most}, as other checkpoints have; there are "
+                f"{scores.n_used}"
+            )
 
 
 def add_differences_to_best(
@@ -124,9 +130,9 @@ def add_differences_to_best(
     by_step = {scores.step: scores for scores in scored}
     for key, best in best_steps.items():
         for scores in (s for s in scored if s.step != best):
-            pair = _Pair(sets[scores.step], sets[best], scores, by_step[best])
+            pair = _Pair(scores, by_step[best])
             try:
-                scores.to_best[key] = _difference(key, specs[key], pair, real, resampling)
+                scores.to_best[key] = _difference(key, specs[key], pair, sets, real=real, resampling=resampling)
             except TooFewImagesError as error:
                 if key in scores.values:
                     scores.absent[f"{key}_diff_best"] = str(error)
@@ -153,22 +159,31 @@ def best_steps(
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two steps to compare: their images and what is known of them."""
+    """Two steps to compare."""
 
-    a: ImageSet
-    b: ImageSet
-    scores_a: StepScores
-    scores_b: StepScores
+    a: StepScores
+    b: StepScores
 
 
-def _difference(key: str, spec: MetricSpec, pair: _Pair, real: RealPhotos, resampling: Resampling) -> Estimate:
-    """Return a - b over the cells that both have, draws paired.
+def _difference(
+    key: str,
+    spec: MetricSpec,
+    pair: _Pair,
+    sets: Mapping[int, ImageSet],
+    *,
+    real: RealPhotos,
+    resampling: Resampling,
+) -> Estimate:
+    """Return a - b over the cells that both have, draws paired; their images are read only where the cells differ.
 
     Raises TooFewImagesError when there is no value.
     """
-    a, b = pair.scores_a.values.get(key), pair.scores_b.values.get(key)
-    if a is None or b is None or set(pair.a.cells) != set(pair.b.cells):
-        a, b = (estimate(part, real, spec, resampling) for part in common_cells(pair.a, pair.b))
+    a, b = pair.a.values.get(key), pair.b.values.get(key)
+    if pair.a.cells != pair.b.cells:
+        parts = common_cells(sets[pair.a.step], sets[pair.b.step])
+        a, b = (estimate(part, real, spec, resampling) for part in parts)
+    if a is None or b is None:
+        raise TooFewImagesError(pair.a.absent.get(key) or pair.b.absent[key])
     draws = a.draws - b.draws
     return Estimate(a.value - b.value, draws, percentile_interval(draws))
 

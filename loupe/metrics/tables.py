@@ -64,9 +64,11 @@ def cells(name: str, estimate: Estimate) -> Scalars:
 
 def per_image_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
     """Return one row per sample of the manifest, invalid ones with their reason and no score."""
-    columns = {step: _image_columns(images, evaluated) for step, images in evaluated.sets.items()}
-    row_of = {step: {cell: row for row, cell in enumerate(images.cells)} for step, images in evaluated.sets.items()}
-    nearest_ids = {step: _nearest_ids(images, evaluated.real) for step, images in evaluated.sets.items()}
+    columns, row_of, nearest_ids = {}, {}, {}
+    for step, images in evaluated.sets.items():
+        columns[step] = _image_columns(images, evaluated)
+        row_of[step] = {cell: row for row, cell in enumerate(images.cells)}
+        nearest_ids[step] = _nearest_ids(images, evaluated.real)
     rows = []
     for sample in evaluated.manifest.samples:
         row: dict[str, Any] = {

@@ -11,6 +11,7 @@ from PIL import Image
 
 from loupe.atomic_io import sha256_file, write_record
 from loupe.errors import PipelineError
+from loupe.metrics.recompute import recompute_scores
 from loupe.paths import ProjectPaths
 from loupe.workstore import WorkStore
 from stages.confirm import confirm
@@ -82,16 +83,36 @@ def test_changed_missing_and_unreadable_pictures_are_all_named(evaluated: Run) -
     assert "dvc repro --force generate" in message
 
 
-def test_a_picture_that_cannot_be_decoded_is_named(evaluated: Run) -> None:
-    broken = evaluated.paths.samples / evaluated.samples().samples[1].file
-    broken.write_bytes(b"\x89PNG\r\n\x1a\n no picture")
+def test_a_picture_that_cannot_be_read_is_counted_excluded_reported_and_fails_the_gate(
+    evaluated: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is no picture, one is grey, one has another size; each is what its manifest says, byte for byte."""
+    broken, grey, small = [s for s in evaluated.samples().samples if s.step == 10][:3]
+    folder = evaluated.paths.samples
+    (folder / broken.file).write_bytes(b"\x89PNG\r\n\x1a\n no picture")
+    Image.new("L", (64, 64), 200).save(folder / grey.file)
+    Image.new("RGB", (32, 64), (200, 30, 30)).save(folder / small.file)
+    files = {sample.file for sample in (broken, grey, small)}
     evaluated.change_samples(
-        lambda s: (
-            s.model_copy(update={"sha256": sha256_file(broken)}) if evaluated.paths.samples / s.file == broken else s
-        )
+        lambda s: s.model_copy(update={"sha256": sha256_file(folder / s.file)}) if s.file in files else s
     )
-    with pytest.raises(PipelineError, match="cannot be decoded"):
-        evaluated.stage(evaluate)
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    _, last = evaluated.table("checkpoints.csv")
+    assert (last["n_images"], last["n_used"], last["invalid_count"]) == ("6", "3", "3")
+    rows = {row["file"]: row for row in evaluated.table("per_image.csv")}
+    assert rows[broken.file]["invalid_reason"] == "unreadable: cannot be decoded as a picture"
+    assert rows[grey.file]["invalid_reason"] == "unreadable: is L; extractors take RGB"
+    assert rows[small.file]["invalid_reason"] == "unreadable: is 32 x 64 px, not 64 x 64"
+    assert not any(rows[file]["clip"] or rows[file]["nearest_train"] for file in files)
+    left = [r for r in rows.values() if r["step"] == "10" and not r["invalid_reason"]]
+    assert float(last["clip_demo"]) == pytest.approx(np.mean([float(row["clip"]) for row in left]), abs=1e-6)
+    manifest, said = evaluated.evaluation(), capsys.readouterr().out
+    assert set(manifest.unreadable) == files
+    assert all(f"{file} is unreadable" in said for file in files)
+    gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
+    assert "3 invalid pictures, allowed 0" in gates
+    assert not recompute_scores(evaluated.paths).disagreements
 
 
 def test_a_changed_picture_changes_the_score(evaluated: Run) -> None:
@@ -161,6 +182,21 @@ def test_reference_of_other_weights_is_refused(evaluated: Run) -> None:
     write_toy_clip(evaluated.paths.demo / "clip", trained=False)
     with pytest.raises(PipelineError, match="Run: dvc repro reference"):
         evaluated.stage(evaluate)
+
+
+def test_samples_of_another_run_are_refused(evaluated: Run) -> None:
+    manifest = evaluated.samples()
+    other = manifest.base_model.model_copy(update={"name": "other", "sha256": "e" * 64})
+    changes = {"base_model": other, "checkpoints_fingerprint": "another", "steps": (0, 99)}
+    write_record(evaluated.manifest_path, manifest.model_copy(update=changes))
+    with pytest.raises(PipelineError) as caught:
+        evaluated.stage(evaluate)
+    message = str(caught.value)
+    assert "data/samples was drawn in another run: 3 problems" in message
+    assert "the base model is other (eeeeeeeeeeee)" in message
+    assert "the adapters are of the training another, those of data/checkpoints of f" in message
+    assert "the steps are 0, 99, those of data/checkpoints 0, 10" in message
+    assert "dvc repro generate" in message
 
 
 def test_altered_features_are_not_believed(evaluated: Run) -> None:

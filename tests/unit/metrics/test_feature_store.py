@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.metrics.feature_store import NotFiniteError, gather_arrays
+from loupe.metrics.feature_store import NotFiniteError, complete_arrays, stored_arrays, stored_keys
 from loupe.workstore import WorkStore
 
 
@@ -28,76 +28,84 @@ class Doubler:
         return {"double": 2 * np.array(items)[:, None], "square": np.array(items) ** 2}
 
 
-def gather(store: WorkStore, items: dict[str, float], extractor: Doubler, *, kind: str = "features/a", batch: int = 4):
+def complete(
+    store: WorkStore, items: dict[str, float], extractor: Doubler, *, kind: str = "features/a", batch: int = 4
+):
     keys, values = list(items), list(items.values())
-    return gather_arrays(
+    return complete_arrays(
         store, kind, keys, read=values.__getitem__, load=extractor.load, batch_size=batch, what="numbers"
     )
 
 
+def stored(store: WorkStore, keys: str, *, kind: str = "features/a") -> dict[str, np.ndarray]:
+    """Each letter is a key."""
+    return stored_arrays(store, kind, list(keys))
+
+
 def test_second_time_nothing_is_loaded_or_read(tmp_path: Path) -> None:
     store, items = WorkStore(tmp_path), {"a": 1.0, "b": 2.0, "c": 3.0}
-    first = gather(store, items, Doubler())
-    idle = Doubler()
+    first = complete(store, items, Doubler())
+    before, idle = stored(store, "abc"), Doubler()
 
     def unread(_index: int) -> float:
         raise AssertionError("an item with stored features was opened")
 
-    again = gather_arrays(store, "features/a", list(items), read=unread, load=idle.load, batch_size=4, what="numbers")
+    again = complete_arrays(store, "features/a", list(items), read=unread, load=idle.load, batch_size=4, what="numbers")
     assert (first.computed, first.reused) == (3, 0)
     assert (again.computed, again.reused, idle.loads) == (0, 3, 0)
-    assert np.array_equal(again.arrays["double"], [[2.0], [4.0], [6.0]])
-    assert np.array_equal(first.arrays["square"], again.arrays["square"])
+    assert np.array_equal(stored(store, "abc")["double"], [[2.0], [4.0], [6.0]])
+    assert np.array_equal(stored(store, "abc")["square"], before["square"])
 
 
 def test_only_new_items_are_computed_and_the_order_is_the_callers(tmp_path: Path) -> None:
     store = WorkStore(tmp_path)
-    gather(store, {"a": 1.0, "b": 2.0}, Doubler())
+    complete(store, {"a": 1.0, "b": 2.0}, Doubler())
     extractor = Doubler()
-    found = gather(store, {"z": 9.0, "b": 2.0, "a": 1.0}, extractor)
+    found = complete(store, {"z": 9.0, "b": 2.0, "a": 1.0}, extractor)
     assert set(extractor.batches[0]) == {9.0}
-    assert found.arrays["square"].tolist() == [81.0, 4.0, 1.0]
+    assert stored(store, "zba")["square"].tolist() == [81.0, 4.0, 1.0]
     assert (found.computed, found.reused) == (1, 2)
 
 
 def test_another_kind_shares_nothing(tmp_path: Path) -> None:
     store, extractor = WorkStore(tmp_path), Doubler()
-    gather(store, {"a": 1.0}, Doubler())
-    assert gather(store, {"a": 1.0}, extractor, kind="features/b").computed == 1
+    complete(store, {"a": 1.0}, Doubler())
+    assert complete(store, {"a": 1.0}, extractor, kind="features/b").computed == 1
     assert extractor.loads == 1
 
 
 def test_equal_items_are_computed_once(tmp_path: Path) -> None:
     extractor = Doubler()
-    found = gather_arrays(
+    found = complete_arrays(
         WorkStore(tmp_path), "features/a", ["a", "b", "a"], read=[5.0, 6.0, 5.0].__getitem__, load=extractor.load,
         batch_size=2, what="numbers",
     )  # fmt: skip
     assert extractor.batches == [[5.0, 6.0]]
-    assert found.arrays["square"].tolist() == [25.0, 36.0, 25.0]
+    assert (found.computed, found.reused) == (2, 0)
+    assert stored(WorkStore(tmp_path), "aba")["square"].tolist() == [25.0, 36.0, 25.0]
 
 
 def test_every_batch_has_the_full_size(tmp_path: Path) -> None:
     """Kernels round by batch shape: what else is missing must not change an item's features."""
     extractor = Doubler()
-    found = gather(WorkStore(tmp_path), {"a": 1.0, "b": 2.0, "c": 3.0}, extractor, batch=2)
+    complete(WorkStore(tmp_path), {"a": 1.0, "b": 2.0, "c": 3.0}, extractor, batch=2)
     assert [len(batch) for batch in extractor.batches] == [2, 2]
-    assert found.arrays["square"].tolist() == [1.0, 4.0, 9.0]
+    assert stored(WorkStore(tmp_path), "abc")["square"].tolist() == [1.0, 4.0, 9.0]
 
 
 def test_nan_is_refused_and_not_stored(tmp_path: Path) -> None:
     store = WorkStore(tmp_path)
     with pytest.raises(NotFiniteError, match="double"):
-        gather(store, {"a": float("nan")}, Doubler())
-    assert gather(store, {"a": 1.0}, Doubler()).computed == 1
+        complete(store, {"a": float("nan")}, Doubler())
+    assert complete(store, {"a": 1.0}, Doubler()).computed == 1
 
 
 def test_a_broken_shard_is_computed_anew(tmp_path: Path) -> None:
     store = WorkStore(tmp_path)
-    gather(store, {"a": 1.0}, Doubler())
+    complete(store, {"a": 1.0}, Doubler())
     (shard,) = (tmp_path / "features" / "a").rglob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:40])
-    assert gather(store, {"a": 1.0}, Doubler()).computed == 1
+    assert complete(store, {"a": 1.0}, Doubler()).computed == 1
 
 
 def test_finished_shards_survive_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,13 +113,30 @@ def test_finished_shards_survive_a_failure(tmp_path: Path, monkeypatch: pytest.M
     store = WorkStore(tmp_path)
     values = [1.0, 2.0, float("inf"), 4.0]
     with pytest.raises(NotFiniteError):
-        gather_arrays(
+        complete_arrays(
             store, "features/a", list("abcd"), read=values.__getitem__, load=Doubler().load, batch_size=2, what="n"
         )
-    found = gather(store, {"a": 1.0, "b": 2.0, "c": 3.0}, Doubler())
+    found = complete(store, {"a": 1.0, "b": 2.0, "c": 3.0}, Doubler())
     assert (found.computed, found.reused) == (1, 2)
 
 
 def test_no_items_give_no_arrays(tmp_path: Path) -> None:
-    found = gather(WorkStore(tmp_path), {}, Doubler())
-    assert (found.arrays, found.computed) == ({}, 0)
+    assert complete(WorkStore(tmp_path), {}, Doubler()).computed == 0
+    assert stored(WorkStore(tmp_path), "") == {}
+
+
+def test_what_was_never_stored_is_not_made_up(tmp_path: Path) -> None:
+    store = WorkStore(tmp_path)
+    complete(store, {"a": 1.0, "b": 2.0}, Doubler())
+    assert stored_keys(store, "features/a", "abz") == {"a", "b"}
+    with pytest.raises(KeyError, match="lacks 1 of 2 items"):
+        stored(store, "az")
+    with pytest.raises(KeyError):
+        stored(store, "a", kind="features/b")
+
+
+def test_rows_are_found_wherever_their_shard_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loupe.metrics.feature_store.ROWS_PER_SHARD", 2)
+    complete(WorkStore(tmp_path), {letter: float(i) for i, letter in enumerate("abcdefg")}, Doubler())
+    assert len(list((tmp_path / "features" / "a").rglob("*.safetensors"))) == 4
+    assert stored(WorkStore(tmp_path), "gbgac")["square"].tolist() == [36.0, 1.0, 36.0, 0.0, 4.0]
