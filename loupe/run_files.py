@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,9 +150,13 @@ class RunFiles:
         return known[1]
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return what is wrong with the files read so far, each once, ordered by file."""
-        found = {problem: None for reading in list(self._readings.values()) for problem in reading.problems}
-        return tuple(sorted(found, key=lambda problem: problem.file))
+        """Return what is wrong with the files read so far, each once, ordered by file.
+
+        A file that has changed since is no longer blamed for what it was.
+        """
+        broken = [(path, reading) for (path, _), reading in list(self._readings.items()) if reading.problems]
+        blamed = [reading.problems for path, reading in broken if signature(path) == reading.signature]
+        return tuple(sorted(dict.fromkeys(chain.from_iterable(blamed)), key=lambda problem: problem.file))
 
     def relative(self, path: Path) -> str:
         """Return the path as a reader of the project knows it."""
@@ -185,7 +190,8 @@ class RunFiles:
 def _parse_table(path: Path, required: set[str], text: set[str], made_by: str) -> tuple[tuple[Cells, ...], list[str]]:
     anew = f"Make it anew: dvc repro --force {made_by}"
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+        content = path.read_text(encoding="utf-8")
+        lines = list(csv.reader(io.StringIO(content, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise PipelineError(f"is not a CSV in UTF-8: {error}. {anew}") from None
     header = lines[0] if lines else []
@@ -193,6 +199,10 @@ def _parse_table(path: Path, required: set[str], text: set[str], made_by: str) -
     if missing:
         raise PipelineError(f"has no column {', '.join(missing)}. {anew}")
     rows, notes = [], []
+    if not content.endswith("\n"):
+        # The last number may have lost digits and would still be one.
+        notes.append(f"line {len(lines)} is cut short; it is left out. {anew}")
+        lines.pop()
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header):
             notes.append(f"line {number} has {len(cells)} cells instead of {len(header)}; it is left out. {anew}")

@@ -52,7 +52,12 @@ STAGES = (
     _StageFiles(
         "evaluate",
         ("generate", "reference"),
-        ("data/evaluation/manifest.json", "metrics/checkpoints.csv"),
+        (
+            "data/evaluation/manifest.json",
+            "metrics/checkpoints.csv",
+            "metrics/per_image.csv",
+            "metrics/summary.json",
+        ),
         "data/evaluation",
     ),
     _StageFiles("select", ("evaluate",), ("metrics/selection.json",), None),
