@@ -1,8 +1,8 @@
 """Score the base model and every checkpoint: per checkpoint and per picture, with intervals paired by prompt.
 
-Reads data/samples, data/reference, metrics/validation.csv and the extractors; writes checkpoints.csv, per_image.csv,
-overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last. Features of pictures that were
-measured before come from the work store; when all are there, no network is loaded.
+Reads data/samples, the list of checkpoints, data/reference, metrics/validation.csv and the extractors; writes
+checkpoints.csv, per_image.csv, overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last.
+Features of pictures that were measured before come from the work store; when all are there, no network is loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from loupe.atomic_io import empty_folder, read_record, sha256_file, write_csv, w
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.params import Params
 from loupe.paths import ProjectPaths, step_name
-from loupe.records import SamplesManifest
+from loupe.records import CheckpointsManifest, SamplesManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore, library_versions
 
@@ -36,12 +36,14 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
+    from loupe.metrics.same_run import require_same_run
 
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
     extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
+    require_same_run(samples, read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train"))
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     extractors.require_same(reference.extractors)
     train, val = (read_image_set(paths.reference, s, reference.files, made_by="reference") for s in ("train", "val"))
@@ -72,6 +74,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
         best_steps=dict(evaluated.best_steps),
         absent=evaluated.absent,
+        unreadable=evaluated.unreadable,
         findings=evaluated.findings,
         library_versions=library_versions(*LIBRARIES),
         files=files,

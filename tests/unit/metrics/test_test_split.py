@@ -46,6 +46,8 @@ def test_only_confirm_opens_the_test_split(tmp_path: Path, tiny_base_model: Path
     run = Run(tmp_path / "run", steps=(0, 10, 20), n_prompts=3)
     source = write_checkpoints(run.paths.checkpoints, tiny_base_model, (10, 20))
     write_record(run.paths.checkpoints / "manifest.json", source.checkpoints)
+    drawn_with = {"base_model": source.base_model, "checkpoints_fingerprint": source.checkpoints.fingerprint}
+    write_record(run.manifest_path, run.samples().model_copy(update=drawn_with))
     test_split = str(run.paths.dataset / "test")
     sections = {
         "model": {"base": str(tiny_base_model), "revision": None},
