@@ -8,10 +8,13 @@ from pathlib import Path
 
 from loupe.run_store import RunStore
 
+_STARTED_IN = Path.cwd()
+"""DVC changes the folder of the whole process while it lists experiments, so it is asked for once."""
+
 
 def project_root() -> Path:
-    """Return the folder that $LOUPE_PROJECT names, or else the current one."""
-    return Path(os.environ.get("LOUPE_PROJECT") or Path.cwd()).resolve()
+    """Return the folder that $LOUPE_PROJECT names, or else the one that the server was started in."""
+    return (_STARTED_IN / os.environ.get("LOUPE_PROJECT", "")).resolve()
 
 
 @lru_cache(maxsize=8)

@@ -61,8 +61,9 @@ def experiments(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
     try:
         rows = dvc.api.exp_show(repo=str(root), num=max_commits)
     except (DvcException, SCMError) as error:
+        said = str(error).replace(f"{root}/", "")
         raise PipelineError(
-            f"DVC cannot list the experiments: {error}. They need a git repository with at least one commit, owned by "
+            f"DVC cannot list the experiments: {said}. They need a git repository with at least one commit, owned by "
             "the user who runs this server."
         ) from None
     found: list[Experiment] = []
@@ -86,12 +87,17 @@ def experiments_signature(root: Path) -> str:
     exps, trials = repository / "refs" / "exps", root / ".dvc" / "tmp" / "exps"
     watched = [
         repository / "logs" / "HEAD", repository / "packed-refs", exps, root / "params.yaml",
-        root / "metrics" / "summary.json", trials / "run", trials / "celery" / "result",
-        trials / "celery" / "broker" / "in", trials / "celery" / "broker" / "processed",
+        root / "metrics" / "summary.json",
     ]  # fmt: skip
     for folder in listing(exps):
         watched += [folder, *listing(folder)]
-    return repr([signature(path) for path in watched])
+    # By name: a worker that is alive keeps exchanging messages of its own in the same folders.
+    broker = trials / "celery" / "broker"
+    names = [
+        [file.name for file in listing(folder) if not file.name.endswith(".pidbox.msg")]
+        for folder in (trials / "run", trials / "celery" / "result", broker / "in", broker / "processed")
+    ]
+    return repr([[signature(path) for path in watched], names])
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -22,12 +22,12 @@ from loupe.errors import PipelineError
 from loupe.experiments import Experiment, experiments, experiments_signature
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
-from loupe.trial_queue import run_dvc
+from loupe.trial_queue import run_dvc, worker_is_alive
 
 MAX_COMMITS = 20
 QUEUE_INTERVAL_S = 2.0
 COLUMNS_AT_FIRST = 4
-SHOWN = "experiments_shown"
+SHOWN, KNOWN = "experiments_shown", "experiments_known"
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the experiments …")
@@ -41,9 +41,8 @@ def show(store: RunStore) -> None:
     if banner := state_banner(run_state(store)):
         st.html(banner)
     root = store.paths.root
-    signature = st.session_state[SHOWN] = experiments_signature(root)
     try:
-        rows = _listed(root, signature)
+        rows = _rows(root)
     except PipelineError as error:
         st.html(headline("No experiments here", escape(str(error))))
         return
@@ -56,6 +55,19 @@ def show(store: RunStore) -> None:
     _follow_queue(store, rows)
     _show_table(rows)
     compare_two(store, rows)
+
+
+def _rows(root: Path) -> tuple[Experiment, ...]:
+    """Return what there is to show; while a trial is being set up, which DVC cannot list, what there was before."""
+    signature = st.session_state[SHOWN] = experiments_signature(root)
+    try:
+        rows = st.session_state[KNOWN] = _listed(root, signature)
+    except PipelineError:
+        if not worker_is_alive(root):
+            raise
+        st.session_state[SHOWN] = ""
+        rows = st.session_state.get(KNOWN, ())
+    return rows
 
 
 @st.fragment(run_every=QUEUE_INTERVAL_S)
