@@ -82,5 +82,5 @@ def holm_adjusted(p_values: Mapping[int, float]) -> dict[int, float]:
 
 
 def draws_needed(n_claims: int, level: float) -> int:
-    """Return how many bootstrap draws let the smallest p-value pass `level` after Holm's correction."""
-    return math.ceil(2 * n_claims / level) - 1
+    """Return how many bootstrap draws bring the smallest p-value below `level` after Holm's correction."""
+    return math.floor(round(2 * n_claims / level, 6))

@@ -75,7 +75,7 @@ def _verdict(comparison: Comparison) -> str:
     name = step_name(comparison.chosen.step)
     if comparison.verdict == "selected":
         if len(comparison.tied) == 1:
-            return f"{name} is recommended: no other eligible checkpoint comes close to its merit."
+            return f"{name} is recommended: every other checkpoint that could be is clearly behind it."
         return (
             f"{name} is recommended: it is the earliest of {len(comparison.tied)} checkpoints (steps "
             f"{_listed(comparison.tied)}) that cannot be told from the best."
@@ -102,7 +102,7 @@ def _against_others(comparison: Comparison) -> list[str]:
     behind = []
     for step in comparison.merits:
         difference, interval = comparison.to_best(step)
-        if step not in comparison.gates_failed and interval is not None and interval.hi < 0:
+        if step in comparison.best_p and comparison.is_behind(step):
             behind.append(f"{step_name(step)} ({_with_interval(difference, interval)})")
     if behind:
         sentences.append(f"Clearly behind the best in merit: {', '.join(behind)}.")

@@ -76,4 +76,4 @@ def test_holm_steps_down_and_stays_monotone() -> None:
 
 def test_draws_needed_is_the_least_that_can_pass() -> None:
     needed = draws_needed(7, 0.05)
-    assert 7 * 2 / (needed + 1) <= 0.05 < 7 * 2 / needed
+    assert 7 * 2 / (needed + 1) < 0.05 <= 7 * 2 / needed, "a p-value of 0.05 passes nothing"
