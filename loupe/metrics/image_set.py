@@ -68,7 +68,12 @@ class ImageSet:
         return len(self.cells)
 
     def array(self, name: str) -> NDArray:
-        """Return an array by its name; KeyError when the extractors did not yield it."""
+        """Return an array by its name; KeyError when the extractors did not yield it.
+
+        Raises TooFewImagesError for a set without images, of which no extractor said anything.
+        """
+        if not self.cells and name not in self.arrays:
+            raise TooFewImagesError("it needs at least 1 image; there are 0")
         return self.arrays[name]
 
     def rows(self, indices: Sequence[int] | NDArray) -> ImageSet:

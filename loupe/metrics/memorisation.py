@@ -58,8 +58,9 @@ def memorisation_null(real: RealPhotos, n_images: int) -> Null:
     """Return the flagged share among `n_images` unseen pictures as unlike the training photos as the held-out ones.
 
     The number below the k-th of m held-out distances is beta-binomial(n, k, m + 1 - k), whatever the distances'
-    distribution; for many held-out photos that is the binomial with p = 5 %.
+    distribution; for many held-out photos that is the binomial with p = 5 %. Raises TooFewImagesError without any.
     """
+    require_images(real.held_out, 1, "the threshold for memorised photos")
     m = len(real.held_out)
     lo, hi = (memorised_bound(n_images, m, upper_tail=tail) for tail in (0.975, 0.025))
     return Null(mean=_rank(m) / (m + 1), lo=lo, hi=hi, n_a=n_images, n_b=m, n_draws=0)

@@ -69,11 +69,13 @@ def failed_gates(checkpoint: StepEvidence, gates: Gates, *, worse_text: bool) ->
             failed.append(f"no {name}")
         elif share < least:
             failed.append(f"{name} {share:.3g}, required {least:g}")
-    most = memorised_bound(checkpoint.n_used, gates.n_held_out, upper_tail=gates.memorisation_level)
     if checkpoint.memorised is None:
         failed.append("no share of memorised pictures")
-    elif checkpoint.memorised > most:
-        failed.append(f"{checkpoint.memorised:.3g} of the pictures near a training photo, by chance at most {most:.3g}")
+    else:
+        most = memorised_bound(checkpoint.n_used, gates.n_held_out, upper_tail=gates.memorisation_level)
+        if checkpoint.memorised > most:
+            found = f"{checkpoint.memorised:.3g} of the pictures near a training photo"
+            failed.append(f"{found}, by chance at most {most:.3g}")
     if worse_text:
         failed.append(f"{gates.text_key} below the base model's")
     return failed

@@ -13,7 +13,7 @@ import numpy as np
 from loupe.evaluation_records import ExtractorInfo, Null
 from loupe.metric_specs import MetricSpec, array_prefix
 from loupe.metrics.evaluation import Evaluated
-from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos
+from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.memorisation import nearest_train
 from loupe.metrics.samples import is_valid
 from loupe.metrics.scalars import rounded
@@ -157,10 +157,18 @@ def final(
 
 def _image_columns(images: ImageSet, evaluated: Evaluated) -> dict[str, np.ndarray]:
     specs = [spec for spec in evaluated.specs.values() if spec.image_column]
-    columns = {str(spec.image_column): values_per_image(images, evaluated.real, spec) for spec in specs}
+    columns = {str(spec.image_column): _values_or_nan(images, evaluated.real, spec) for spec in specs}
     columns["background_white_share"] = images.array(BACKGROUND_WHITE_SHARE)
     columns["nearest_train_distance"] = nearest_train(images, evaluated.real.train).distance_N
     return columns
+
+
+def _values_or_nan(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> np.ndarray:
+    """Return [N] values, all NaN where there are too few photos to have any: the reason is kept with the score."""
+    try:
+        return values_per_image(images, real, spec)
+    except TooFewImagesError:
+        return np.full(len(images), np.nan)
 
 
 def _nearest_ids(images: ImageSet, real: RealPhotos) -> list[str]:
