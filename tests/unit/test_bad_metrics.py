@@ -1,4 +1,4 @@
-"""Metrics files that are missing, empty, cut short, full of NaN, or somebody else's: named with the mend, one by one."""
+"""Metrics files that are missing, empty, cut short, full of NaN, or foreign: each is named with its mend."""
 
 from __future__ import annotations
 
