@@ -77,6 +77,7 @@ def _run(side: str, options: argparse.Namespace, photos: Path, output: Path) -> 
     report = output / "report.json"
     command = _ours(options, photos, output, report) if side == "ours" else _peer(options, photos, output, report)
     path = [str(ROOT), *([str(options.peer_packages)] if options.peer_packages and side == "peer" else [])]
+    path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(path), "LOUPE_DEVICE": options.device, "HF_HUB_OFFLINE": "1",
         **({"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}),

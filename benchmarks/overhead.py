@@ -17,6 +17,7 @@ from loupe.diffusion.device import choose_device, make_repeatable
 from loupe.diffusion.train_run import build_trainer
 from loupe.diffusion.training import Trainer
 from loupe.diffusion.trial_run import made_up_examples
+from loupe.diffusion.unet_forward import predict
 
 STEPS, TURNS = 8, 5
 
@@ -69,9 +70,8 @@ def _bare(trainer: Trainer) -> float:
     ]
     started = _now()
     for batch in batches:
-        with policy.autocast():
-            predicted = trainer.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-        torch.nn.functional.mse_loss(predicted.float(), batch.target).backward()
+        predicted = predict(trainer.unet, batch.noisy, batch.timesteps, batch.text, policy=policy, autocast=False)
+        torch.nn.functional.mse_loss(predicted, batch.target).backward()
         trainer.optimizer.zero_grad(set_to_none=True)
     return _now() - started
 

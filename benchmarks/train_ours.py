@@ -23,8 +23,8 @@ from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.latents import encode_captions, encode_images, encode_keys
 from loupe.diffusion.tensor_files import read_tensors
 from loupe.diffusion.train_log import peak_memory_gb
+from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore
-from loupe.diffusion.training import TrainSettings
 from loupe.records import BaseModelInfo, CaptionRecord
 from loupe.workstore import WorkStore
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from loupe.diffusion.device import DevicePolicy
     from loupe.diffusion.latent_files import Examples
     from loupe.diffusion.train_memory import MemoryPlan
-    from loupe.diffusion.training import TrainSettings
+    from loupe.diffusion.train_settings import TrainSettings
     from loupe.diffusion.trial_run import DrawingTrial, TrainingTrial
     from loupe.records import BaseModelInfo
 
@@ -91,7 +91,7 @@ def _set_up(
     from loupe.diffusion.optimizers import optimizer_libraries
     from loupe.diffusion.trackers import require_trackers
     from loupe.diffusion.train_run import adapter_config
-    from loupe.diffusion.training import TrainSettings
+    from loupe.diffusion.train_settings import TrainSettings
 
     info = base_model_info(base, name=params.model.base, revision=params.model.revision)
     numbers = params.train.model_dump(include={field.name for field in fields(TrainSettings)})
@@ -118,7 +118,7 @@ def _examples(params: Params, paths: ProjectPaths, base: Path, info: BaseModelIn
 
     side_px = params.data.resolution
     try:
-        examples = read_examples(paths.latents, "train", base=info)
+        examples = read_examples(paths.latents, "train", base=info, with_tokens=params.train.train_text_encoder)
         if examples.mean.shape[-1] * VAE_DOWNSAMPLING != side_px:
             raise PipelineError(f"{paths.latents} is of another data.resolution")
         n_val = len(read_examples(paths.latents, "val", base=info).image_ids)

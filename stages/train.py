@@ -20,7 +20,7 @@ from loupe.workstore import WorkStore
 
 if TYPE_CHECKING:
     from loupe.diffusion.processes import Processes
-    from loupe.diffusion.training import TrainSettings
+    from loupe.diffusion.train_settings import TrainSettings
 
 CSV_INTERVAL_S = 2.0
 INTERIM_INTERVAL_S = 10.0
@@ -92,7 +92,7 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
 
 
 def _settings(params: Params, processes: Processes) -> TrainSettings:
-    from loupe.diffusion.training import TrainSettings
+    from loupe.diffusion.train_settings import TrainSettings
 
     numbers = params.train.model_dump(include={field.name for field in fields(TrainSettings)})
     betas = (params.train.adam_beta1, params.train.adam_beta2)

@@ -125,6 +125,14 @@ def set_adapter_enabled(model: torch.nn.Module, enabled: bool) -> None:
         layer.enable_adapters(enabled)
 
 
+def adapter_is_on(model: torch.nn.Module) -> bool:
+    """Say whether the model has an adapter that takes part in its forward pass."""
+    from peft.tuners.lora import LoraLayer
+
+    first = next((module for module in model.modules() if isinstance(module, LoraLayer)), None)
+    return first is not None and not first.disable_adapters
+
+
 def save_adapter(folder: Path, state: Mapping[str, torch.Tensor], config: AdapterConfig) -> None:
     """Write `state` in PEFT form to `folder`: adapter_model.safetensors and, last, adapter_config.json.
 
@@ -200,6 +208,7 @@ def _inject(model: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0
     from peft import LoraConfig, inject_adapter_in_model
 
     from loupe.diffusion.dora import start_at_base_lengths
+    from loupe.diffusion.fused_lora import fuse
 
     problems = target_problems(model, config.target_modules)
     if problems:
@@ -218,6 +227,7 @@ def _inject(model: torch.nn.Module, config: AdapterConfig, *, dropout: float = 0
     for _, layer in _adapter_layers(model):
         layer.lora_A[_SLOT].float()
         layer.lora_B[_SLOT].float()
+        fuse(layer)
         if config.use_dora:
             start_at_base_lengths(layer, _SLOT)
 

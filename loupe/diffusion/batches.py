@@ -15,7 +15,7 @@ from loupe.errors import PipelineError
 if TYPE_CHECKING:
     import torch
 
-    from loupe.diffusion.training import TrainSettings
+    from loupe.diffusion.train_settings import TrainSettings
 
 _NAMED_IMAGES = 20
 

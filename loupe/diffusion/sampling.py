@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.text import embed_text
+from loupe.diffusion.unet_forward import UNetForward
 from loupe.diffusion.validity import InvalidReason, pixel_problem, tensor_problem
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class DrawingModel:
     """In float32 on every device: bfloat16 steps by half a level near white, where the background is judged."""
     noise_scheduler: DDPMScheduler
     policy: DevicePolicy
+    forward: UNetForward | None = None
+    """The UNet's forward pass where it was recorded for many pictures; without it `unet` is called as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +137,14 @@ def denoise(
     Classifier-free guidance as in Ho & Salimans 2022 (arXiv:2207.12598): negative + scale * (prompt - negative).
     """
     guided = guidance_scale > 1
+    forward = model.forward or UNetForward(model.unet, policy=model.policy)
     context = torch.cat([negative_BTD, prompts_BTD]) if guided else prompts_BTD
     sampler = make_sampler(model.noise_scheduler)
     sampler.set_timesteps(num_inference_steps, device=latents_BCHW.device)
     latents = latents_BCHW * sampler.init_noise_sigma
     for timestep in sampler.timesteps:
         scaled = sampler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
-        with model.policy.autocast():
-            predicted = model.unet(scaled.to(model.policy.dtype), timestep, encoder_hidden_states=context).sample
-        predicted = predicted.float()
+        predicted = forward(scaled, timestep, context)
         if guided:
             negative, prompt = predicted.chunk(2)
             predicted = negative + guidance_scale * (prompt - negative)

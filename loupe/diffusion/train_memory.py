@@ -21,7 +21,7 @@ from loupe.diffusion.memory import (
     needs_gradient_checkpointing,
 )
 from loupe.diffusion.processes import Processes
-from loupe.diffusion.training import TrainSettings
+from loupe.diffusion.train_settings import TrainSettings
 
 VAE_DOWNSAMPLING = 8
 
@@ -66,7 +66,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return the plan for this run on this device, with the memory that is free now."""
     side = examples.mean.shape[-1]
-    cost = unet_cost(base, adapter=adapter, latent_side=side, text_tokens=examples.embeddings.shape[1], policy=policy)
+    tokens = examples.embeddings.shape[1]
+    cost = unet_cost(base, adapter=adapter, latent_side=side, text_tokens=tokens, policy=policy)
     free = available_bytes(policy)
     wanted = choice == "always" or (
         choice == "auto"

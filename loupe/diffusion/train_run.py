@@ -22,8 +22,9 @@ from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.optimizers import learning_rate_note, optimizer_libraries
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
+from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore, tensors_sha256
-from loupe.diffusion.training import Trainer, TrainingState, TrainSettings
+from loupe.diffusion.training import Trainer, TrainingState
 from loupe.errors import PipelineError
 from loupe.records import BaseModelInfo, TrainRow
 from loupe.workstore import library_versions, source_fingerprint
@@ -34,10 +35,14 @@ _DECIDING_CODE = (
     "batches.py",
     "dora.py",
     "ema.py",
+    "forward_pass.py",
+    "fused_lora.py",
     "latent_files.py",
     "noise.py",
     "optimizers.py",
+    "train_settings.py",
     "training.py",
+    "unet_forward.py",
 )
 
 

@@ -1,76 +1,34 @@
 """Training the adapter: a generator of frozen rows, one per optimizer step.
 
-The caller owns the progress bar, the CSV and the cadence of checkpoints. Here nothing is read or written, no VAE and no
-text encoder is in memory, and nothing depends on how often a run was interrupted.
+The caller owns the progress bar, the CSV and the cadence of checkpoints. Here nothing is read or written, no VAE is in
+memory, and nothing depends on how often a run was interrupted.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from loupe.diffusion.adapter import AdapterState, adapter_parameters, adapter_state, set_adapter_state
-from loupe.diffusion.batches import Batch, NoiseSchedule, make_batch
+from loupe.diffusion.batches import NoiseSchedule, make_batch
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.ema import MovingAverage
+from loupe.diffusion.forward_pass import forward_pass
 from loupe.diffusion.latent_files import Examples
-from loupe.diffusion.noise import seeded_layers, visits
-from loupe.diffusion.optimizers import (
-    OptimizerName,
-    OptimizerState,
-    make_optimizer,
-    optimizer_state,
-    restore_optimizer,
-)
+from loupe.diffusion.noise import visits
+from loupe.diffusion.optimizers import OptimizerState, make_optimizer, optimizer_state, restore_optimizer
 from loupe.diffusion.processes import ALONE, Processes
+from loupe.diffusion.train_settings import TrainSettings, learning_rate_at, smoothed_loss
 from loupe.errors import PipelineError
 from loupe.records import TrainRow
 
 if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
-
-LOSS_SMOOTHING = 0.98
-"""Decay of the smoothed loss: a window of about 50 steps."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
-    """Numbers that decide the weights; the meaning of each is in TrainParams."""
-
-    seed: int
-    max_steps: int
-    batch_size: int
-    gradient_accumulation_steps: int
-    compile: bool
-    optimizer: OptimizerName
-    learning_rate: float
-    lr_scheduler: Literal["constant", "linear", "cosine"]
-    lr_warmup_steps: int
-    adam_betas: tuple[float, float]
-    adam_epsilon: float
-    weight_decay: float
-    max_grad_norm: float
-    lora_dropout: float
-    ema_decay: float | None
-    noise_offset: float
-    snr_gamma: float | None
-    caption_dropout: float
-    processes: int = 1
-    """That compute a step together; each makes `gradient_accumulation_steps` of its forward passes."""
-
-    @property
-    def forward_passes(self) -> int:
-        """Forward passes per optimizer step, over all processes."""
-        return self.gradient_accumulation_steps * self.processes
-
-    @property
-    def effective_batch_size(self) -> int:
-        """Examples per optimizer step, over all processes."""
-        return self.batch_size * self.forward_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +56,16 @@ class TrainingState:
     def checkpoint_adapter(self) -> AdapterState:
         """What a checkpoint holds: the averaged weights where there are some, else the weights."""
         return self.average or self.adapter
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step that was given to the device; its numbers [loss, gradient norm] may still be on their way."""
+
+    step: int
+    learning_rate: float
+    numbers: torch.Tensor
+    arrived: torch.cuda.Event | None
 
 
 class Trainer:
@@ -135,42 +103,32 @@ class Trainer:
         )
         decay = settings.ema_decay
         self.average = None if decay is None else MovingAverage(self.parameters, decay=decay)
-        self._predict = torch.compile(self.unet) if settings.compile else self.unet
         self.scaler = torch.amp.GradScaler(policy.device, enabled=policy.dtype_name == "float16")
+        self._pass = forward_pass(unet, self.parameters.values(), settings=settings, policy=policy)
+        self.runs_ahead = policy.device == "cuda" and settings.optimizer == "adamw" and not self.scaler.is_enabled()
+        """Whether a step is begun before the numbers of the last one are read, so that the GPU never waits."""
         self.rows: list[TrainRow] = []
-        self._ready: dict[int, Batch] = {}
-        """The batch of the next forward pass, by its first visit."""
+        self._launched: deque[_Launched] = deque()
 
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        return len(self.rows)
+        return len(self.rows) + len(self._launched)
 
     def run(self, until: int) -> Iterator[TrainRow]:
         """Train up to and including step `until`, yielding a row after each step.
 
-        Raises PipelineError when a loss or gradient is not finite, before that step has changed any weight.
+        Raises PipelineError when a loss or gradient is not finite; that step has changed no weight. On a GPU a row
+        comes when the next step has begun, but none is begun beyond `until`.
         """
-        while self.step < until:
-            step = self.step + 1
-            learning_rate = learning_rate_at(step, self.settings)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
-            loss, grad_norm = self._gradients(step)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            if self.average is not None:
-                self.average.update(self.parameters, step=step)
-            previous = self.rows[-1].loss_smoothed if self.rows else 0.0
-            row = TrainRow(
-                step=step,
-                loss=loss,
-                loss_smoothed=smoothed_loss(previous, loss, step=step),
-                learning_rate=learning_rate,
-                grad_norm=grad_norm,
-            )
-            self.rows.append(row)
-            yield row
+        n_yielded = len(self.rows)
+        while n_yielded < until:
+            if self.step < until:
+                self._launched.append(self._launch(self.step + 1))
+            self._read_launched(all_but=int(self.runs_ahead and self.step < until))
+            while n_yielded < len(self.rows):
+                yield self.rows[n_yielded]
+                n_yielded += 1
 
     @contextmanager
     def checkpoint_weights(self) -> Iterator[None]:
@@ -186,7 +144,8 @@ class Trainer:
             set_adapter_state(self.unet, trained)
 
     def state(self) -> TrainingState:
-        """Return a copy of everything the next step needs, on the CPU."""
+        """Return a copy of everything the next step needs, on the CPU; it waits for the steps that were begun."""
+        self._read_launched()
         averages = {} if self.average is None else self.average.weights
         return TrainingState(
             adapter=adapter_state(self.unet),
@@ -203,31 +162,89 @@ class Trainer:
             self.average.load(state.average)
         restore_optimizer(self.optimizer, self.parameters, state.optimizer)
         self.scaler.load_state_dict(dict(state.scaler))
+        self._launched.clear()
         self.rows = list(state.rows)
 
-    def _gradients(self, step: int) -> tuple[float, float]:
-        """Leave the step's clipped gradients in the parameters; return its loss and the norm before clipping.
+    def _launch(self, step: int) -> _Launched:
+        """Make an optimizer step, unless a number of it is not finite.
 
         In float16 a step that overflows is computed again at half the loss scale, so no example is skipped. Whatever
         is decided here is decided by sums over all processes, so all of them go on, repeat or stop together.
         """
+        learning_rate = learning_rate_at(step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        numbers = self._gradients(step)
+        if self.runs_ahead:
+            # As torch.amp.GradScaler does: the fused optimizer itself then leaves everything as it is.
+            self.optimizer.found_inf = (~numbers.isfinite()).any().float()
+        else:
+            while not bool(numbers.isfinite().all()):
+                self._repeat_or_raise(step, *numbers.tolist())
+                numbers = self._gradients(step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.parameters, step=step)
+        return _Launched(step, learning_rate, *self._on_its_way(numbers))
+
+    def _gradients(self, step: int) -> torch.Tensor:
+        """Leave the step's clipped gradients in the parameters; return [loss, norm before clipping] on the device."""
         import torch
 
         settings = self.settings
-        mine = self.processes.share(range(settings.forward_passes))
-        while True:
-            self.optimizer.zero_grad(set_to_none=True)
-            total = self._added_up(torch.stack([self._backward(step, part) for part in mine]).sum())
-            self.scaler.unscale_(self.optimizer)
-            grad_norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.max_grad_norm)
-            # A GPU is still computing here; reading the loss waits for it.
-            self._ready = {(first := self._first(step + 1, mine[0])): self._batch(first)}
-            loss, norm = torch.stack([total, grad_norm]).tolist()
-            if math.isfinite(loss) and math.isfinite(norm):
-                return loss, norm
-            if not math.isfinite(loss) or self.scaler.get_scale() <= 1:
-                raise PipelineError(self._not_finite_message(step, loss, norm))
-            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=not self._pass.keeps_gradients)
+        losses = [self._backward(step, part) for part in self.processes.share(range(settings.forward_passes))]
+        total = self._added_up(torch.stack(losses).sum())
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.max_grad_norm)
+        return torch.stack([total, grad_norm])
+
+    def _backward(self, step: int, part: int) -> torch.Tensor:
+        first = self._first(step, part)
+        batch = make_batch(self.examples, first, schedule=self.schedule, settings=self.settings)
+        return self._pass(batch, first=first, scaler=self.scaler)
+
+    def _first(self, step: int, part: int) -> int:
+        """Return the first visit of a forward pass."""
+        return (step - 1) * self.settings.effective_batch_size + part * self.settings.batch_size
+
+    def _repeat_or_raise(self, step: int, loss: float, norm: float) -> None:
+        if not math.isfinite(loss) or self.scaler.get_scale() <= 1:
+            raise PipelineError(self._not_finite_message(step, loss, norm))
+        self.scaler.update()
+
+    def _on_its_way(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+        """Begin the way of the numbers to the host behind the step that makes them, not behind the one after it."""
+        import torch
+
+        if self.policy.device != "cuda":
+            return numbers, None
+        landing = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+        landing.copy_(numbers, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return landing, arrived
+
+    def _read_launched(self, *, all_but: int = 0) -> None:
+        """Append the rows of all steps begun except the last `all_but`, waiting for them."""
+        while len(self._launched) > all_but:
+            launched = self._launched[0]
+            if launched.arrived is not None:
+                launched.arrived.synchronize()
+            loss, norm = launched.numbers.tolist()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise PipelineError(self._not_finite_message(launched.step, loss, norm))
+            previous = self.rows[-1].loss_smoothed if self.rows else 0.0
+            row = TrainRow(
+                step=launched.step,
+                loss=loss,
+                loss_smoothed=smoothed_loss(previous, loss, step=launched.step),
+                learning_rate=launched.learning_rate,
+                grad_norm=norm,
+            )
+            self._launched.popleft()
+            self.rows.append(row)
 
     def _added_up(self, loss: torch.Tensor) -> torch.Tensor:
         """Sum the gradients, in place, and the loss over the processes, in one message."""
@@ -242,31 +259,6 @@ class Trainer:
         torch._foreach_copy_(gradients, [s.view(g.shape) for s, g in zip(sums, gradients, strict=True)])
         return flat[0]
 
-    def _backward(self, step: int, part: int) -> torch.Tensor:
-        first = self._first(step, part)
-        batch = self._ready.pop(first, None) or self._batch(first)
-        with self._dropout(first):
-            with self.policy.autocast():
-                predicted = self._predict(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-            squared_error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-            loss = (batch.weights * squared_error).sum() / self.settings.effective_batch_size
-            self.scaler.scale(loss).backward()
-        return loss.detach()
-
-    def _first(self, step: int, part: int) -> int:
-        """Return the first visit of a forward pass."""
-        return (step - 1) * self.settings.effective_batch_size + part * self.settings.batch_size
-
-    def _batch(self, first: int) -> Batch:
-        made = make_batch(self.examples, first, schedule=self.schedule, settings=self.settings)
-        return made.to(self.policy.device)
-
-    def _dropout(self, first: int) -> AbstractContextManager[None]:
-        """Return the context of the forward pass over the visits from `first` on: its place in the run seeds it."""
-        if self.settings.lora_dropout == 0:
-            return nullcontext()
-        return seeded_layers(self.policy.device, self.settings.seed, "lora dropout", first)
-
     def _not_finite_message(self, step: int, loss: float, norm: float) -> str:
         count = self.settings.effective_batch_size
         n_examples = len(self.examples.image_ids)
@@ -276,25 +268,3 @@ class Trainer:
             f"Training stopped at step {step}: loss {loss:g}, gradient norm {norm:g}. Its images: {names}. The last "
             f"good checkpoint is kept. Lower train.learning_rate, or look at these images and captions."
         )
-
-
-def learning_rate_at(step: int, settings: TrainSettings) -> float:
-    """Return the learning rate of optimizer step `step`, counted from 1.
-
-    It rises linearly to the peak at the last warm-up step; then it stays, or falls linearly or by half a cosine so that
-    the step after max_steps would have 0.
-    """
-    warmup = settings.lr_warmup_steps
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    if settings.lr_scheduler == "constant":
-        return settings.learning_rate
-    progress = (step - 1 - warmup) / max(1, settings.max_steps - warmup)
-    factor = 1 - progress if settings.lr_scheduler == "linear" else (1 + math.cos(math.pi * progress)) / 2
-    return settings.learning_rate * factor
-
-
-def smoothed_loss(previous: float, loss: float, *, step: int) -> float:
-    """Return the exponential moving average after `step`, corrected for its start (Kingma and Ba 2015, section 3)."""
-    kept, total = 1 - LOSS_SMOOTHING ** (step - 1), 1 - LOSS_SMOOTHING**step
-    return (LOSS_SMOOTHING * kept * previous + (1 - LOSS_SMOOTHING) * loss) / total

@@ -29,7 +29,7 @@ from loupe.diffusion.sampling import (
 )
 from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
 from loupe.diffusion.train_run import build_trainer
-from loupe.diffusion.training import TrainSettings
+from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.validity import InvalidReason
 from loupe.records import BaseModelInfo
 

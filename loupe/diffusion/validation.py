@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import add_noise, seeded_generator, velocity
+from loupe.diffusion.unet_forward import needs_autocast, predict
 from loupe.errors import PipelineError
 from loupe.progress import track
 from loupe.records import BASE_STEP
@@ -116,13 +117,15 @@ def _batch_losses(unet: UNet2DConditionModel, data: ValidationSet, first: int, *
     )
     target = velocity(clean, noise, alphas) if data.prediction_type == "v_prediction" else noise
     text = data.examples.embeddings[data.examples.caption_index[image]]
-    with policy.autocast():
-        predicted = unet(
-            add_noise(clean, noise, alphas).to(policy.device),
-            data.timesteps[place].to(policy.device),
-            encoder_hidden_states=text.to(policy.device),
-        ).sample
-    return (predicted.float() - target.to(policy.device)).square().mean(dim=(1, 2, 3))
+    predicted = predict(
+        unet,
+        add_noise(clean, noise, alphas).to(policy.device),
+        data.timesteps[place].to(policy.device),
+        text.to(policy.device),
+        policy=policy,
+        autocast=needs_autocast(unet),
+    )
+    return (predicted - target.to(policy.device)).square().mean(dim=(1, 2, 3))
 
 
 def require_finite_losses(losses: torch.Tensor, image_ids: Sequence[str], *, step: int) -> None:

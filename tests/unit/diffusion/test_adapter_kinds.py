@@ -137,7 +137,8 @@ def test_peft_reads_the_same_adapter(tiny_base_model, tmp_path, kind):
     unet = trained(tiny_base_model, kind)
     theirs = PeftModel.from_pretrained(bare(tiny_base_model), saved(unet, tmp_path, kind))
 
-    assert torch.equal(predict(theirs), predict(unet))
+    # The same numbers in another order of rounding (fused_lora.py); an adapter with its alpha lost is off by 1e-2.
+    assert torch.allclose(predict(theirs), predict(unet), rtol=1e-5, atol=1e-6)
 
 
 def test_rank_stabilised_strength_is_alpha_over_the_root_of_the_rank(tiny_base_model):

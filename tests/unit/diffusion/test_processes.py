@@ -16,8 +16,8 @@ from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion.adapter import adapter_state
 from loupe.diffusion.processes import ALONE, Processes, joined_processes
 from loupe.diffusion.train_run import Leg, run_legs
+from loupe.diffusion.train_settings import learning_rate_at
 from loupe.diffusion.train_store import TrainStore
-from loupe.diffusion.training import learning_rate_at
 from loupe.errors import PipelineError
 from loupe.params import load_params
 from loupe.paths import ProjectPaths

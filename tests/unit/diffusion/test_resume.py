@@ -65,13 +65,44 @@ def _bytes(state):
     return tensor_bytes(state.checkpoint_adapter, metadata={})
 
 
-def test_a_batch_that_was_made_ahead_is_the_one_that_belongs_there(tiny_base_model):
-    knobs = {"batch_size": 2, "gradient_accumulation_steps": 2}
-    ahead, anew = tiny_trainer(tiny_base_model, **knobs), tiny_trainer(tiny_base_model, **knobs)
-    for step in (1, 2, 3):
-        anew._ready = {}
-        assert train(ahead, step) == train(anew, step)
-        assert set(ahead._ready) == {4 * step}
+@pytest.mark.parametrize("asked_after", [1, 2, 4])
+def test_a_step_that_was_begun_before_the_last_was_read_is_in_the_state(tiny_base_model, asked_after):
+    calm, ahead = tiny_trainer(tiny_base_model), tiny_trainer(tiny_base_model)
+    ahead.runs_ahead = True  # as on a GPU
+    rows = []
+    for row in ahead.run(5):
+        rows.append(row)
+        if row.step == asked_after:
+            state = ahead.state()
+            assert state.step == asked_after + 1
+    assert rows == train(calm, 5)
+    assert_states_equal(ahead.state(), calm.state())
+
+    later = tiny_trainer(tiny_base_model)
+    later.restore(state)
+    assert train(later, 5) == rows[asked_after + 1 :]
+    assert_states_equal(later.state(), calm.state())
+
+
+def test_a_step_that_is_not_finite_changes_nothing_when_its_numbers_are_read_late(tiny_base_model):
+    trainer, calm = tiny_trainer(tiny_base_model), tiny_trainer(tiny_base_model)
+    trainer.runs_ahead = True
+    train(trainer, 2)
+    train(calm, 2)
+    backward = trainer._backward
+
+    def poisoned(step, part):
+        loss = backward(step, part)
+        next(iter(trainer.parameters.values())).grad[0, 0] = float("nan")
+        return loss
+
+    trainer._backward = poisoned
+    trainer._launched.append(trainer._launch(3))
+    with pytest.raises(PipelineError, match=r"Training stopped at step 3: .* gradient norm nan"):
+        trainer.state()
+    assert trainer.rows == calm.rows
+    trainer._launched.clear()
+    assert_states_equal(trainer.state(), calm.state())
 
 
 def test_going_on_neither_repeats_nor_draws_again_what_was_seen(tiny_base_model, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from loupe.diffusion.adapter import adapter_state
 from loupe.diffusion.batches import make_batch
 from loupe.diffusion.device import DevicePolicy
-from loupe.diffusion.training import learning_rate_at, smoothed_loss
+from loupe.diffusion.train_settings import learning_rate_at, smoothed_loss
 from loupe.errors import PipelineError
 from tests.unit.diffusion.tiny_training import tiny_examples, tiny_settings, tiny_trainer
 

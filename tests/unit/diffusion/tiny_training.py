@@ -11,7 +11,8 @@ from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.processes import ALONE, Processes
-from loupe.diffusion.training import Trainer, TrainSettings
+from loupe.diffusion.train_settings import TrainSettings
+from loupe.diffusion.training import Trainer
 
 CPU = DevicePolicy("cpu", "float32", "test")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

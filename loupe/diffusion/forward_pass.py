@@ -1,0 +1,143 @@
+"""One forward and backward pass of training: adds a batch's gradients to the adapter's and returns its loss.
+
+On a GPU the pass is recorded once and replayed: starting its three thousand kernels one by one takes the host longer
+than a small batch takes the GPU. A replay computes what was recorded on what then lies in the same buffers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from loupe.diffusion.batches import Batch
+from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.noise import seeded_layers
+from loupe.diffusion.train_settings import TrainSettings
+from loupe.diffusion.unet_forward import needs_autocast, predict
+from loupe.errors import PipelineError
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+GRAPH_VARIABLE = "LOUPE_CUDA_GRAPH"
+_WARM_UP_PASSES = 3
+
+
+class ForwardPass:
+    """The pass, kernel by kernel."""
+
+    keeps_gradients = False
+    """Whether the parameters' gradient tensors must stay the same ones from step to step."""
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        settings: TrainSettings,
+        policy: DevicePolicy,
+    ) -> None:
+        import torch
+
+        self.settings = settings
+        self.policy = policy
+        self._unet = torch.compile(unet) if settings.compile else unet
+        self._autocast = needs_autocast(unet)
+
+    def __call__(self, batch: Batch, *, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:
+        """Return the batch's part of its step's mean loss, a scalar on the device; `first` is its first visit."""
+        return self._run(batch.to(self.policy.device), first, scaler)
+
+    def _run(self, batch: Batch, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:
+        with self._dropout(first):
+            predicted = predict(
+                self._unet, batch.noisy, batch.timesteps, batch.text, policy=self.policy, autocast=self._autocast
+            )
+            squared_error = (predicted - batch.target).square().mean(dim=(1, 2, 3))
+            loss = (batch.weights * squared_error).sum() / self.settings.effective_batch_size
+            scaler.scale(loss).backward()
+        return loss.detach()
+
+    def _dropout(self, first: int) -> AbstractContextManager[None]:
+        """Return the context of the forward pass over the visits from `first` on: its place in the run seeds it."""
+        if self.settings.lora_dropout == 0:
+            return nullcontext()
+        return seeded_layers(self.policy.device, self.settings.seed, "lora dropout", first)
+
+
+class RecordedPass(ForwardPass):
+    """The pass as one CUDA graph, recorded at the first call; `parameters` are all that get a gradient."""
+
+    keeps_gradients = True
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        parameters: Iterable[torch.nn.Parameter],
+        settings: TrainSettings,
+        policy: DevicePolicy,
+    ) -> None:
+        super().__init__(unet, settings=settings, policy=policy)
+        self._parameters = list(parameters)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: Batch
+        self._loss: torch.Tensor
+
+    def __call__(self, batch: Batch, *, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:
+        """Return the loss as ForwardPass does. Raises PipelineError when the pass cannot be recorded."""
+        moved = batch.to(self.policy.device)
+        if self._graph is None:
+            self._record(moved, first, scaler)
+        for field in fields(Batch):
+            getattr(self._batch, field.name).copy_(getattr(moved, field.name))
+        self._graph.replay()
+        return self._loss.clone()
+
+    def _record(self, batch: Batch, first: int, scaler: torch.amp.GradScaler) -> None:
+        import torch
+
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        # Libraries choose algorithms and take workspaces at their first calls, which must not be recorded.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP_PASSES):
+                self._run(batch, first, scaler)
+        torch.cuda.current_stream().wait_stream(aside)
+        torch._foreach_zero_([parameter.grad for parameter in self._parameters])
+        self._batch = batch
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._loss = self._run(batch, first, scaler)
+        except RuntimeError as error:
+            raise PipelineError(
+                f"The training step could not be recorded as a CUDA graph ({str(error).splitlines()[0]}). "
+                f"Set {GRAPH_VARIABLE}=off: training is slower then, with the same result."
+            ) from error
+        self._graph = graph
+
+
+def forward_pass(
+    unet: UNet2DConditionModel,
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    settings: TrainSettings,
+    policy: DevicePolicy,
+) -> ForwardPass:
+    """Return the pass to train `parameters` with: recorded where a CUDA graph can hold it.
+
+    Dropout and gradient checkpointing set random states from the host, and autocast keeps casts between passes, so
+    those are not recorded; nor is anything when the variable LOUPE_CUDA_GRAPH is `off`.
+    """
+    wanted = os.environ.get(GRAPH_VARIABLE, "").strip().lower() != "off"
+    plain = settings.lora_dropout == 0 and not unet.is_gradient_checkpointing and not needs_autocast(unet)
+    if policy.device == "cuda" and wanted and plain:
+        return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
+    return ForwardPass(unet, settings=settings, policy=policy)

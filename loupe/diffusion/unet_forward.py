@@ -1,0 +1,105 @@
+"""One forward pass of a UNet with or without an adapter, in the policy's dtype: to train, validate and draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loupe.diffusion.adapter import adapter_is_on
+from loupe.diffusion.fused_lora import is_fused
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from loupe.diffusion.device import DevicePolicy
+
+
+def needs_autocast(unet: Callable[..., Any]) -> bool:
+    """Say whether a layer of the UNet hands on float32 whatever it is given, as peft's own layers (DoRA) do.
+
+    Without such a layer everything stays in the base model's dtype. Under autocast norms would give float32 that the
+    next layer casts back.
+    """
+    from peft.tuners.lora import LoraLayer
+    from torch import nn
+
+    modules = unet.modules() if isinstance(unet, nn.Module) else ()
+    return any(isinstance(module, LoraLayer) and not is_fused(module) for module in modules)
+
+
+def predict(
+    unet: Callable[..., Any],
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    text: torch.Tensor,
+    *,
+    policy: DevicePolicy,
+    autocast: bool,
+) -> torch.Tensor:
+    """Return the float32 prediction [B, C, h, w] for noised latents of that shape and text vectors [B, T, D].
+
+    `unet` may be its compiled form; `autocast` is needs_autocast of the UNet itself. Timesteps are [B] or one for all.
+    """
+    with policy.autocast() if autocast else nullcontext():
+        predicted = unet(noisy.to(policy.dtype), timesteps, encoder_hidden_states=text.to(policy.dtype)).sample
+    return predicted.float()
+
+
+class UNetForward:
+    """A UNet's forward pass for drawing, without gradients.
+
+    `recorded` (on a GPU) records it as a CUDA graph at the first call with each shape, once with and once without the
+    adapter, and replays it then: the host starts kernels more slowly than a data-centre GPU computes them. The
+    adapter's weights may be overwritten in between; its layers must be there or not from the first call on, or come
+    after calls without.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, *, policy: DevicePolicy, recorded: bool = False) -> None:
+        self.unet = unet
+        self.policy = policy
+        self._recordings: dict[Hashable, _Recording] | None = {} if recorded and policy.device == "cuda" else None
+
+    def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Return the prediction [B, C, h, w] float32, a tensor of its own."""
+        import torch
+
+        with torch.no_grad():
+            if self._recordings is None:
+                return self._run(noisy, timestep, text)
+            key = (noisy.shape, text.shape, adapter_is_on(self.unet))
+            if key not in self._recordings:
+                self._recordings[key] = self._record(noisy, timestep, text)
+            return self._recordings[key].replay(noisy, timestep, text)
+
+    def _run(self, noisy: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        return predict(self.unet, noisy, timestep, text, policy=self.policy, autocast=needs_autocast(self.unet))
+
+    def _record(self, *inputs: torch.Tensor) -> _Recording:
+        import torch
+
+        buffers = [tensor.clone() for tensor in inputs]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            self._run(*buffers)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._run(*buffers)
+        return _Recording(graph, buffers, output)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: Sequence[torch.Tensor]
+    output: torch.Tensor
+
+    def replay(self, *inputs: torch.Tensor) -> torch.Tensor:
+        for buffer, tensor in zip(self.inputs, inputs, strict=True):
+            buffer.copy_(tensor)
+        self.graph.replay()
+        return self.output.clone()
