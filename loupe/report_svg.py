@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from loupe.run_store import MetricColumn, StepScores
+from loupe.run_scores import MetricColumn, StepScores
 
 _WIDTH, _HEIGHT = 330, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34

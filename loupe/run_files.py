@@ -25,7 +25,6 @@ from loupe.atomic_io import read_record, sha256_file
 from loupe.errors import PipelineError
 
 Record = TypeVar("Record", bound=BaseModel)
-Source = TypeVar("Source")
 Derived = TypeVar("Derived")
 Signature = tuple[int, int]
 Cells = Mapping[str, float | str]
@@ -90,7 +89,7 @@ class RunFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._readings: dict[tuple[Path, str], _Reading] = {}
-        self._derived: dict[str, tuple[Any, Any]] = {}
+        self._derived: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def record(self, path: Path, kind: type[Record], *, made_by: str) -> Record | None:
         """Read a JSON record."""
@@ -139,14 +138,14 @@ class RunFiles:
             with ThreadPoolExecutor(_HASHING_THREADS) as pool:
                 list(pool.map(self.sha256, unknown))
 
-    def derived(self, source: Source, name: str, derive: Callable[[Source], Derived]) -> Derived:
-        """Return derive(source), remembered under `name` as long as `source` is the same object.
+    def derived(self, name: str, derive: Callable[..., Derived], *sources: Any) -> Derived:
+        """Return derive(*sources), remembered under `name` as long as the sources are the same objects.
 
-        What was read from a file stays the same object until the file changes, so this is as fresh as its source.
+        What was read from a file stays the same object until the file changes, so this is as fresh as its sources.
         """
         known = self._derived.get(name)
-        if known is None or known[0] is not source:
-            known = self._derived[name] = (source, derive(source))
+        if known is None or any(now is not then for now, then in zip(sources, known[0], strict=True)):
+            known = self._derived[name] = (sources, derive(*sources))
         return known[1]
 
     def problems(self) -> tuple[Problem, ...]:

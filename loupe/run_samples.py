@@ -134,17 +134,20 @@ def files_by_sha256(folder: Path, manifest: SamplesManifest | None) -> dict[str,
 
 
 def _verify(files: RunFiles, folder: Path, sample: SampleRecord) -> tuple[Status, str]:
-    mend = f"dvc checkout --force {files.relative(folder)}"
     if sample.file is None or sample.sha256 is None:
         return "missing", f"no picture: {sample.invalid_reason or 'none was kept'}"
     if not _stays_inside(sample.file):
         return "corrupt", "the manifest names a file outside its folder"
     found = files.sha256(folder / sample.file)
     if found is None:
-        return "missing", f"{sample.file} is not there. Bring it back: {mend}"
+        return "missing", f"{sample.file} is not there. Bring it back: {_mend(files, folder)}"
     if found != sample.sha256:
-        return "corrupt", f"{sample.file} is not what was generated. Bring it back: {mend}"
+        return "corrupt", f"{sample.file} is not what was generated. Bring it back: {_mend(files, folder)}"
     return ("invalid", sample.invalid_reason) if sample.invalid_reason else ("whole", "")
+
+
+def _mend(files: RunFiles, folder: Path) -> str:
+    return f"dvc checkout --force {files.relative(folder)}"
 
 
 def _stays_inside(file: str) -> bool:

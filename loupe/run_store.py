@@ -7,14 +7,12 @@ work, and has none yet, the pictures that are already there are shown as such. W
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import read_records
-from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null, Selection
-from loupe.metric_specs import MetricSpec, applicable_specs, extractor_of, known_specs
+from loupe.evaluation_records import EvaluationManifest, Selection
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.records import (
@@ -40,50 +38,7 @@ from loupe.run_samples import (
     recorded_samples,
     samples_by_prompt,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One number of one checkpoint, with its 95 % interval where it has one."""
-
-    value: float
-    lo: float | None
-    hi: float | None
-    diff_base: float | None
-    """Paired difference to the base model, with its interval; None for the base itself."""
-    diff_base_lo: float | None
-    diff_base_hi: float | None
-    diff_best: float | None = None
-    """Paired difference to the checkpoint that is best in this score; None for that one itself."""
-    diff_best_lo: float | None = None
-    diff_best_hi: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepScores:
-    """All scores of one checkpoint (step 0: the base model); a score that could not be computed is absent."""
-
-    step: int
-    n_images: int | None
-    n_used: int | None
-    """Valid pictures, i.e. those that the scores are of."""
-    n_real: int | None
-    invalid_count: int | None
-    scores: dict[str, Score]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricColumn:
-    """One metric of this run and what is needed to read it; None where its provenance is not on this machine."""
-
-    spec: MetricSpec
-    extractor: ExtractorInfo | None
-    null: Null | None
-    real: float | None
-    """The same score of the real validation images."""
-    target: float | None
-    controls: dict[str, float] = field(default_factory=dict)
-    """Noise, blank white, shuffled captions -> the same score of theirs."""
+from loupe.run_scores import MetricColumn, StepScores, metric_columns, scores_by_step
 
 
 class RunStore:
@@ -153,17 +108,11 @@ class RunStore:
     def scores(self) -> tuple[StepScores, ...]:
         """Return metrics/checkpoints.csv, ascending by step, of the metrics that loupe/metric_specs.py knows."""
         rows = self.files.table(self.paths.metrics / "checkpoints.csv", required=("step",), made_by="evaluate") or ()
-        by_step = {int(row["step"]): row for row in rows}
-        return tuple(_step_scores(row) for _, row in sorted(by_step.items()))
+        return self.files.derived("scores", scores_by_step, rows)
 
     def metrics(self) -> tuple[MetricColumn, ...]:
         """Return the metrics that this run has scores of, in the order of loupe/metric_specs.py."""
-        present = {key for row in self.scores() for key in row.scores}
-        evaluation = self.evaluation()
-        specs = known_specs(present)
-        if evaluation:  # it knows the extractors, and with them which column of per_image.csv belongs to which score
-            specs |= {key: spec for key, spec in applicable_specs(evaluation.extractors).items() if key in present}
-        return tuple(_column(spec, evaluation) for spec in specs.values())
+        return self.files.derived("metrics", metric_columns, self.scores(), self.evaluation())
 
     def per_image(self) -> dict[SampleKey, Cells]:
         """Return metrics/per_image.csv by (prompt id, seed index, step): numbers, and text in invalid_reason."""
@@ -173,17 +122,13 @@ class RunStore:
             text=("prompt_id", "file", "sha256", "invalid_reason", "colour", "nearest_train"),
             made_by="evaluate",
         )
-        return self.files.derived(rows, "per image", _by_cell)
+        return self.files.derived("per image", _by_cell, rows)
 
     def train_curve(self) -> tuple[TrainRow, ...]:
         """Return metrics/train.csv, which also grows while `train` is at work."""
         fields = tuple(TrainRow.model_fields)
         rows = self.files.table(self.paths.metrics / "train.csv", required=fields, made_by="train") or ()
-        return self.files.derived(
-            rows,
-            "train curve",
-            lambda rows: tuple(TrainRow.model_validate({name: row[name] for name in fields}) for row in rows),
-        )
+        return self.files.derived("train curve", _train_rows, rows)
 
     def prompts(self) -> tuple[PromptRecord, ...]:
         """Return the prompts in the order of the run; before `generate` is done, those known so far."""
@@ -210,7 +155,7 @@ class RunStore:
         wanted = only(prompt_ids, seed_indices, steps)
         manifest = self.samples_manifest()
         if manifest:
-            by_prompt = self.files.derived(manifest, "by prompt", samples_by_prompt)
+            by_prompt = self.files.derived("by prompt", samples_by_prompt, manifest)
             chosen = (
                 record for key, own in by_prompt.items() if prompt_ids is None or key in prompt_ids for record in own
             )
@@ -236,7 +181,7 @@ class RunStore:
         The name never comes from the caller. The bytes may have changed since: compare them before they are believed.
         """
         for folder, read in ((self.paths.samples, self.samples_manifest), (self.paths.confirmation, self.confirmation)):
-            index = self.files.derived(read(), f"{folder.name} by hash", partial(files_by_sha256, folder))
+            index = self.files.derived(f"{folder.name} by hash", partial(files_by_sha256, folder), read())
             if sha256 in index:
                 return index[sha256]
         return self.shown.get(sha256)
@@ -260,41 +205,17 @@ class RunStore:
         split, _, image_id = prompt_id.partition("_")
         path = self.paths.dataset / split / "captions.jsonl"
         records = self.files.parsed(path, "captions", lambda: read_records(path, CaptionRecord, made_by="prepare"))
-        texts = self.files.derived(
-            records, f"captions of {split}", lambda rs: {r.image_id: r.caption for r in rs or ()}
-        )
+        texts = self.files.derived(f"captions of {split}", _captions, records)
         return PromptRecord(prompt_id=prompt_id, text=texts.get(image_id, prompt_id), colour=None)
+
+
+def _captions(records: list[CaptionRecord] | None) -> dict[str, str]:
+    return {record.image_id: record.caption for record in records or ()}
+
+
+def _train_rows(rows: tuple[Cells, ...]) -> tuple[TrainRow, ...]:
+    return tuple(TrainRow.model_validate({name: row[name] for name in TrainRow.model_fields}) for row in rows)
 
 
 def _by_cell(rows: tuple[Cells, ...] | None) -> dict[SampleKey, Cells]:
     return {(str(r["prompt_id"]), int(r["seed_index"]), int(r["step"])): r for r in rows or ()}
-
-
-def _step_scores(row: Cells) -> StepScores:
-    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
-    counts = {name: _whole(numbers.get(name)) for name in ("n_images", "n_used", "n_real", "invalid_count")}
-    scores = {key: _score(numbers, key) for key in known_specs(numbers)}
-    return StepScores(step=int(numbers["step"]), **counts, scores=scores)
-
-
-def _score(numbers: dict[str, float], key: str) -> Score:
-    ends = [f"{part}{end}" for part in ("", "_diff_base", "_diff_best") for end in ("", "_lo", "_hi")]
-    return Score(*(numbers.get(f"{key}{end}") for end in ends))
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
-
-
-def _column(spec: MetricSpec, evaluation: EvaluationManifest | None) -> MetricColumn:
-    if evaluation is None:
-        return MetricColumn(spec, extractor=None, null=None, real=None, target=None)
-    extractor = extractor_of(spec, evaluation.extractors)
-    return MetricColumn(
-        spec,
-        extractor=extractor,
-        null=evaluation.nulls.get(spec.key),
-        real=evaluation.real_scores.get(spec.key),
-        target=evaluation.targets.get(spec.key),
-        controls={name: scores[spec.key] for name, scores in evaluation.controls.items() if spec.key in scores},
-    )

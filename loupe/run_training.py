@@ -5,7 +5,8 @@ Everything here grows while `train` is at work, and may be absent: an older run 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,8 @@ from loupe.metric_specs import known_specs
 from loupe.records import PromptRecord, SamplesManifest
 from loupe.run_files import Cells
 from loupe.run_samples import SampleView, files_by_sha256, recorded_samples
-from loupe.run_store import RunStore, Score, StepScores
+from loupe.run_scores import Score, StepScores
+from loupe.run_store import RunStore
 from loupe.train_records import TelemetryRow, ValidationRow, ValidationTimestepRow
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -99,8 +101,8 @@ def _preview_manifest(store: RunStore) -> SamplesManifest | None:
 def _rows(store: RunStore, path: Path, kind: type[Row]) -> tuple[Row, ...]:
     required = [name for name, field in kind.model_fields.items() if field.annotation in (int, float)]
     cells = store.files.table(path, required=required, made_by="train") or ()
-    return store.files.derived(
-        cells,
-        path.name,
-        lambda rows: tuple(kind.model_validate({name: row.get(name) for name in kind.model_fields}) for row in rows),
-    )
+    return store.files.derived(path.name, partial(_records, kind), cells)
+
+
+def _records(kind: type[Row], cells: Iterable[Cells]) -> tuple[Row, ...]:
+    return tuple(kind.model_validate({name: row.get(name) for name in kind.model_fields}) for row in cells)

@@ -7,7 +7,7 @@ from html import escape
 
 from loupe.evaluation_records import Selection
 from loupe.paths import step_name
-from loupe.run_store import MetricColumn, Score, StepScores
+from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.wording import direction, interval, number, step_label
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from loupe.errors import PipelineError, nearest_names
-from loupe.run_store import MetricColumn, RunStore, Score, StepScores
+from loupe.run_scores import MetricColumn, Score, StepScores
+from loupe.run_store import RunStore
 
 _DIRECTION = {"higher": "higher is better", "lower": "lower is better", "closer to real": "like real photos is best"}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from loupe.records import BASE_STEP
-from loupe.run_store import MetricColumn
+from loupe.run_scores import MetricColumn
 from loupe.vote_results import VoteResults, decided_share
 from loupe.vote_statistics import Share, Strengths
 from loupe.wording import direction, step_label

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from loupe.records import BASE_STEP
-from loupe.run_store import MetricColumn, RunStore
+from loupe.run_scores import MetricColumn
+from loupe.run_store import RunStore
 from loupe.vote_statistics import (
     Share,
     Strengths,

@@ -14,7 +14,7 @@ import pandas as pd
 from loupe.evaluation_records import Selection
 from loupe.metric_specs import has_interval
 from loupe.records import TrainRow
-from loupe.run_store import MetricColumn, StepScores
+from loupe.run_scores import MetricColumn, StepScores
 from loupe.wording import DIRECTIONS
 
 SCORE, NULL, TARGET = "#2f7fc4", "#8a8d93", "#d55e00"

@@ -17,8 +17,9 @@ from dashboard.current_run import current_store
 from loupe.evaluation_records import EvaluationManifest
 from loupe.final_html import final_note, final_table
 from loupe.paths import SPLITS
+from loupe.run_scores import MetricColumn
 from loupe.run_state import RunState, run_state
-from loupe.run_store import MetricColumn, RunStore
+from loupe.run_store import RunStore
 from loupe.score_html import score_table
 from loupe.wording import direction, step_label
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dashboard.current_run import store_of
-from loupe.run_store import Score
+from loupe.run_scores import Score
 from loupe.run_training import overfitting_signs
 from tests.apps.page_driver import html_of, open_page
 from tests.run_fixture import Shape, complete_run, hold_lock, write_previews, write_telemetry

@@ -34,6 +34,7 @@ L1 = tuple(
         "run_files",
         "run_params",
         "run_samples",
+        "run_scores",
         "run_state",
         "run_store",
         "run_training",

@@ -9,7 +9,7 @@ import pytest
 from loupe.evaluation_records import Null
 from loupe.metric_specs import METRIC_SPECS
 from loupe.report_svg import _round_values, score_svg
-from loupe.run_store import MetricColumn, Score, StepScores
+from loupe.run_scores import MetricColumn, Score, StepScores
 
 
 def column(key: str, null: Null | None = None) -> MetricColumn:

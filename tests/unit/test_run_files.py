@@ -72,7 +72,7 @@ def test_what_is_derived_is_as_fresh_as_its_source(tmp_path: Path) -> None:
             derived.append(content["colour"])
             return content["colour"].upper()
 
-        return files.derived(files.json_object(file, made_by="confirm"), "colour", derive)
+        return files.derived("colour", derive, files.json_object(file, made_by="confirm"))
 
     for name in ("red", "blue"):
         file.write_text(f'{{"colour": "{name}"}}')
