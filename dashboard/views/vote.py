@@ -14,10 +14,12 @@ import streamlit as st
 from dashboard.components.compare_filters import step_value
 from dashboard.components.markup import headline, progress_bar, state_banner
 from dashboard.components.vote_tables import show_results
+from dashboard.components.vote_welcome import welcome
 from dashboard.current_run import current_store
 from dashboard.image_route import picture_url
 from loupe.errors import PipelineError
 from loupe.records import SampleRecord
+from loupe.run_files import signature
 from loupe.run_state import Progress, run_state
 from loupe.run_store import RunStore
 from loupe.vote_plan import Question, VotePlan, left_is_other, vote_plan
@@ -25,6 +27,7 @@ from loupe.vote_results import vote_results
 from loupe.votes import REVIEWER, Choice, Vote, VoteBook, vote_book, votes_csv
 
 VOTE, RESULTS = "Vote", "Results"
+RESULTS_INTERVAL_S = 2.0
 LEAST_SIDE_PX = 384
 """Smaller pictures are enlarged to this side."""
 ANSWERS: tuple[tuple[Choice, str, str], ...] = (
@@ -47,43 +50,77 @@ def show(store: RunStore) -> None:
             )
         )
         return
-    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+    by_name = {step_value(step): step for step in manifest.steps}
+    said = st.session_state.get("reviewer", st.query_params.get("reviewer", ""))
+    is_named, reviewer = bool(REVIEWER.fullmatch(str(said).strip())), ""
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom", key="lp-vote-bar"):
         side = st.segmented_control(
             "Show", [VOTE, RESULTS], key="show", default=VOTE, bind="query-params", required=True
         )
-        reviewer = st.text_input(
-            "Your name", key="reviewer", bind="query-params", max_chars=40, placeholder="who is voting", width=240
-        ).strip()
-        by_name = {step_value(step): step for step in manifest.steps}
-        among = st.pills("Only among", list(by_name), key="among", selection_mode="multi", bind="query-params")
+        if is_named or side == RESULTS:
+            reviewer = _name_field()
+        with st.popover("Only some checkpoints"):
+            among = st.pills(
+                "Ask about these alone", list(by_name), key="among", selection_mode="multi", bind="query-params"
+            )
+    chosen = [by_name[name] for name in among] or manifest.steps
     try:
         votes = book.votes()
         if side == RESULTS:
+            _follow_votes(book)
             _show_results(store, votes)
             return
-        _ask(store, book, votes, reviewer, vote_plan(manifest, [by_name[n] for n in among] or manifest.steps))
+        plan = vote_plan(manifest, chosen)
+        if not is_named:
+            _welcome(plan, votes, n_checkpoints=len(chosen))
+            return
+        _ask(store, book, votes, reviewer, plan)
     except PipelineError as error:
         st.html(f'<div class="lp-banner corrupt" role="alert"><p>{escape(str(error))}</p></div>')
 
 
+def _name_field() -> str:
+    return st.text_input(
+        "Your name", key="reviewer", bind="query-params", max_chars=40, placeholder="who is voting", width=240
+    ).strip()
+
+
+def _welcome(plan: VotePlan, votes: list[Vote], *, n_checkpoints: int) -> None:
+    with st.container(key="lp-welcome"):
+        st.html(welcome(plan, votes, n_checkpoints=n_checkpoints))
+        if not plan.questions:
+            st.html('<p class="lp-problem">Choose at least two checkpoints: one picture alone cannot be preferred.</p>')
+        with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+            name = _name_field()
+            st.button("Begin", key="begin", type="primary")
+        if name:
+            allowed = "letters, digits, spaces and . @ - and begins with a letter or digit"
+            st.html(f'<p class="lp-problem">A name holds {allowed}.</p>')
+
+
+@st.fragment(run_every=RESULTS_INTERVAL_S)
+def _follow_votes(book: VoteBook) -> None:
+    """Run the whole page again when somebody has voted."""
+    now = [signature(book.file), signature(book.file.with_name(f"{book.file.name}-wal"))]
+    if st.session_state.setdefault("votes_shown", now) != now:
+        st.session_state["votes_shown"] = now
+        st.rerun()
+
+
 def _show_results(store: RunStore, votes: list[Vote]) -> None:
     if not votes:
-        st.html(headline("No votes yet", "What people prefer shows here, beside what the metrics say."))
+        st.html(headline("No votes yet", "What people prefer shows here as they vote, beside what the metrics say."))
         return
     show_results(vote_results(store, votes), store.selection())
     st.download_button("All votes as CSV", votes_csv(votes), file_name="votes.csv", mime="text/csv", on_click="ignore")
 
 
 def _ask(store: RunStore, book: VoteBook, votes: list[Vote], reviewer: str, plan: VotePlan) -> None:
-    if not REVIEWER.fullmatch(reviewer):
-        hint = "Letters, digits, spaces and . @ - are fine." if reviewer else "It is kept with each of your votes."
-        st.html(headline("Which picture is better?", f"Type your name above to begin. {hint}"))
-        return
-    answered = {vote.position for vote in votes if vote.plan == plan.key and vote.reviewer == reviewer}
-    open_questions = [question for question in plan.questions if question.position not in answered]
     if not plan.questions:
         st.html(headline("Choose at least two checkpoints", "One picture alone cannot be preferred."))
         return
+    answered = {vote.position for vote in votes if vote.plan == plan.key and vote.reviewer == reviewer}
+    open_questions = [question for question in plan.questions if question.position not in answered]
     if not open_questions:
         st.html(headline("All answered", "Thank you. What the votes say is under Results."))
         return

@@ -59,9 +59,24 @@ def test_nothing_tells_which_checkpoint_is_which(monkeypatch: pytest.MonkeyPatch
 
 def test_a_vote_needs_a_name_that_can_be_kept(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     for name in ("", "=cmd()", "<script>"):
-        html = html_of(open_page(monkeypatch, root, "vote", reviewer=name))
-        assert "Type your name above to begin" in html
+        app = open_page(monkeypatch, root, "vote", reviewer=name)
+        html = html_of(app)
+        assert "Which picture is better?" in html
+        assert ("A name holds letters" in html) == bool(name)
         assert "/img/" not in html
+        assert "answer-left" not in [button.key for button in app.button]
+
+
+def test_the_first_screen_says_what_to_do_and_a_name_begins(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    prefer_later(root, "Bob", 3)
+    app = open_page(monkeypatch, root, "vote")
+    html = html_of(app)
+    for expected in ("<b>27 questions</b> about 3 checkpoints", "<kbd>1</kbd> left", "Answered so far: Bob 3"):
+        assert expected in html, expected
+    app.text_input(key="reviewer").set_value("Ann").run()
+    assert "0 of 27 questions" in html_of(app)
+    app.text_input(key="reviewer").set_value("").run()
+    assert "Which picture is better?" in html_of(app), "without a name it is the first screen again"
 
 
 def test_each_answer_is_kept_and_the_next_question_comes(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -103,4 +104,31 @@ def test_a_blind_vote_by_keys_is_kept_over_a_reload(page: Any, address: str, roo
         page.wait_for_selector(f"text={count} of ")
     page.reload()
     page.wait_for_selector("text=3 of ")
-    assert [vote.choice for vote in vote_book(root).votes()] == ["left", "tie", "right"]
+    page.wait_for_selector(".lp-pair img")
+    page.keyboard.press("1")
+    page.wait_for_selector("text=4 of ")
+    assert [vote.choice for vote in vote_book(root).votes()] == ["left", "tie", "right", "left"]
+
+
+def test_a_name_typed_on_the_first_screen_begins_and_keys_answer_at_once(page: Any, address: str, root: Path) -> None:
+    page.goto(f"{address}/vote")
+    page.locator(".st-key-lp-welcome input").fill("Cy 2")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".lp-pair img")
+    assert in_address(page)["reviewer"] == "Cy 2"
+    page.keyboard.press("0")
+    page.wait_for_selector("text=1 of ")
+    assert [vote.choice for vote in vote_book(root).votes() if vote.reviewer == "Cy 2"] == ["tie"]
+
+
+def test_results_follow_the_votes_of_others(page: Any, address: str, root: Path) -> None:
+    page.goto(f"{address}/vote?show=Results")
+    page.wait_for_selector("dt:has-text('Reviewers')")
+    before = page.locator("dt:has-text('Votes') + dd").first.inner_text()
+    last = vote_book(root).votes()[-1]
+    vote_book(root).add(replace(last, reviewer="Dee"))
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('dt')].some(d => d.innerText === 'Votes' && "
+        "d.nextElementSibling.innerText === String(Number(before) + 1))",
+        arg=before,
+    )
