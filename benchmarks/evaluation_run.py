@@ -34,7 +34,7 @@ from loupe.records import (
     SampleRecord,
     SamplesManifest,
 )
-from loupe.train_records import ValidationRow
+from loupe.train_records import ValidationRow, ValidationTimestepRow
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE_PX = 128
@@ -95,6 +95,7 @@ def write_samples(root: Path, *, n_checkpoints: int, n_prompts: int, seeds: int)
     write_record(paths.checkpoints / "manifest.json", _checkpoints_of(manifest))
     losses = [{"step": step, "val_loss": 0.5, "n_images": N_PHOTOS["val"]} for step in steps]
     write_csv(paths.metrics / "validation.csv", list(ValidationRow.model_fields), losses)
+    write_csv(paths.metrics / "validation_timesteps.csv", list(ValidationTimestepRow.model_fields), [])
 
 
 def _checkpoints_of(samples: SamplesManifest) -> CheckpointsManifest:

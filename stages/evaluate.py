@@ -1,6 +1,6 @@
 """Score the base model and every checkpoint: per checkpoint and per picture, with intervals paired by prompt.
 
-Reads data/samples, the list of checkpoints, data/reference, metrics/validation.csv and the extractors; writes
+Reads data/samples, the list of checkpoints, data/reference, the validation losses of train and the extractors; writes
 checkpoints.csv, per_image.csv, overfitting.csv and summary.json in metrics/, and data/evaluation, its manifest last.
 Features of pictures that were measured before come from the work store; when all are there, no network is loaded.
 """
@@ -92,9 +92,9 @@ def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManif
     rows = tables.checkpoint_rows(evaluated)
     write_csv(folder / "checkpoints.csv", checkpoint_columns(evaluated.specs), rows)
     write_csv(folder / "per_image.csv", tables.per_image_columns(evaluated.specs), tables.per_image_rows(evaluated))
-    losses = overfitting.read_validation_losses(folder / "validation.csv")
+    losses = overfitting.read_validation_losses(folder)
     signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
-    write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs), signs)
+    write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs, losses), signs)
     write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls))
 
 

@@ -69,9 +69,9 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     comparison.rows(
         "checkpoints.csv, from per_image.csv", written_rows, _means_of_table(written, evaluated), (), named_by=("step",)
     )
-    losses = overfitting.read_validation_losses(paths.metrics / "validation.csv")
+    losses = overfitting.read_validation_losses(paths.metrics)
     signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
-    header = overfitting.overfitting_columns(evaluated.specs)
+    header = overfitting.overfitting_columns(evaluated.specs, losses)
     comparison.rows("overfitting.csv", _table(paths.metrics / "overfitting.csv"), signs, header, named_by=("step",))
     summary = tables.summary(evaluated, manifest.nulls)
     comparison.cells("summary.json", "", _json(paths.metrics / "summary.json"), summary, tuple(summary))

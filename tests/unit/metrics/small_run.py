@@ -30,7 +30,7 @@ from loupe.records import (
     SampleRecord,
     SamplesManifest,
 )
-from loupe.train_records import ValidationRow
+from loupe.train_records import ValidationRow, ValidationTimestepRow
 
 ROOT = Path(__file__).resolve().parents[3]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 60, 200), "Green": (30, 150, 60)}
@@ -202,6 +202,12 @@ def write_validation(path: Path, steps: tuple[int, ...]) -> None:
         for rank, step in enumerate(steps)
     ]
     write_csv(path, list(ValidationRow.model_fields), rows)
+    at_timesteps = [
+        {"step": step, "timestep": timestep, "loss": 0.5 - 0.01 * rank + timestep / 1e4}
+        for rank, step in enumerate(steps)
+        for timestep in (500, 100)
+    ]
+    write_csv(path.with_name("validation_timesteps.csv"), list(ValidationTimestepRow.model_fields), at_timesteps)
 
 
 def small_params(**sections: dict) -> Params:

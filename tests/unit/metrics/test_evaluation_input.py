@@ -162,6 +162,7 @@ def test_a_missing_or_broken_validation_curve_is_said(evaluated: Run) -> None:
     curve.write_text("step,val_loss\n0,nan\n", encoding="utf-8")
     with pytest.raises(PipelineError, match="cannot be read"):
         evaluated.stage(evaluate)
+    (evaluated.paths.metrics / "validation_timesteps.csv").unlink()
     curve.unlink()
     with pytest.raises(PipelineError, match="Run: dvc repro train"):
         evaluated.stage(evaluate)

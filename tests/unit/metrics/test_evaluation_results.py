@@ -99,6 +99,8 @@ def test_overfitting_joins_the_validation_loss_to_the_signs_in_the_pictures(run:
     rows, scores = run.table("overfitting.csv"), run.table("checkpoints.csv")
     assert [row["val_loss"] for row in rows] == ["0.5", "0.49", "0.48", "0.47"]
     assert rows[0]["val_loss_diff_base"] == ""
+    assert list(rows[0])[-2:] == ["val_loss_t100", "val_loss_t500"]
+    assert [float(row["val_loss_t500"]) for row in rows] == pytest.approx([0.55, 0.54, 0.53, 0.52])
     assert float(rows[2]["val_loss_diff_base_lo"]) == pytest.approx(-0.025)
     for row, score in zip(rows, scores, strict=True):
         for key in ("kid_demo", "memor_share_demo", "diversity_ratio_demo"):
