@@ -31,7 +31,10 @@ class NoiseSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One forward pass: noised latents and target [B, C, h, w], timesteps [B], text vectors [B, T, D], weights [B]."""
+    """One forward pass: noised latents and target [B, C, h, w], timesteps [B], text vectors [B, T, D], weights [B].
+
+    When the text encoder is trained, the text is its tokens [B, T] int64 instead.
+    """
 
     noisy: torch.Tensor
     timesteps: torch.Tensor
@@ -78,10 +81,16 @@ def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, setti
     return Batch(
         noisy=add_noise(clean, noise, alphas_cumprod),
         timesteps=timesteps,
-        text=examples.embeddings[captions],
+        text=(_tokens(examples) if settings.train_text_encoder else examples.embeddings)[captions],
         target=velocity(clean, noise, alphas_cumprod) if is_velocity else noise,
         weights=weights,
     )
+
+
+def _tokens(examples: Examples) -> torch.Tensor:
+    if examples.token_ids is None:
+        raise ValueError("to train the text encoder, read the examples with their tokens")
+    return examples.token_ids
 
 
 def require_finite(examples: Examples) -> None:

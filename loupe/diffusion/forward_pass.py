@@ -22,6 +22,7 @@ from loupe.errors import PipelineError
 if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
 GRAPH_VARIABLE = "LOUPE_CUDA_GRAPH"
 _WARM_UP_PASSES = 3
@@ -39,11 +40,13 @@ class ForwardPass:
         *,
         settings: TrainSettings,
         policy: DevicePolicy,
+        text_encoder: CLIPTextModel | None = None,
     ) -> None:
         import torch
 
         self.settings = settings
         self.policy = policy
+        self._text_encoder = text_encoder
         self._unet = torch.compile(unet) if settings.compile else unet
         self._autocast = needs_autocast(unet)
 
@@ -54,12 +57,21 @@ class ForwardPass:
     def _run(self, batch: Batch, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:
         with self._dropout(first):
             predicted = predict(
-                self._unet, batch.noisy, batch.timesteps, batch.text, policy=self.policy, autocast=self._autocast
+                self._unet,
+                batch.noisy,
+                batch.timesteps,
+                self._vectors(batch.text),
+                policy=self.policy,
+                autocast=self._autocast,
             )
             squared_error = (predicted - batch.target).square().mean(dim=(1, 2, 3))
             loss = (batch.weights * squared_error).sum() / self.settings.effective_batch_size
             scaler.scale(loss).backward()
         return loss.detach()
+
+    def _vectors(self, text: torch.Tensor) -> torch.Tensor:
+        """Return the text vectors of a batch. A trained text encoder computes them in float32, as it does to draw."""
+        return text if self._text_encoder is None else self._text_encoder(text).last_hidden_state
 
     def _dropout(self, first: int) -> AbstractContextManager[None]:
         """Return the context of the forward pass over the visits from `first` on: its place in the run seeds it."""
@@ -130,14 +142,16 @@ def forward_pass(
     *,
     settings: TrainSettings,
     policy: DevicePolicy,
+    text_encoder: CLIPTextModel | None = None,
 ) -> ForwardPass:
     """Return the pass to train `parameters` with: recorded where a CUDA graph can hold it.
 
-    Dropout and gradient checkpointing set random states from the host, and autocast keeps casts between passes, so
-    those are not recorded; nor is anything when the variable LOUPE_CUDA_GRAPH is `off`.
+    Dropout and gradient checkpointing set random states from the host, autocast keeps casts between passes, and a text
+    encoder decides on the host how it masks, so those are not recorded; nor is anything when the variable
+    LOUPE_CUDA_GRAPH is `off`.
     """
     wanted = os.environ.get(GRAPH_VARIABLE, "").strip().lower() != "off"
     plain = settings.lora_dropout == 0 and not unet.is_gradient_checkpointing and not needs_autocast(unet)
-    if policy.device == "cuda" and wanted and plain:
+    if policy.device == "cuda" and wanted and plain and text_encoder is None:
         return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
-    return ForwardPass(unet, settings=settings, policy=policy)
+    return ForwardPass(unet, settings=settings, policy=policy, text_encoder=text_encoder)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from loupe.diffusion.adapter import MAGNITUDE
+from loupe.diffusion.text_adapter import TEXT_PREFIX
 from loupe.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ OptimizerState = dict[str, "torch.Tensor"]
 
 _PACKAGES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 _NUMBER = ":number"
-_CONSTANTS = {"params", "lr", "eps", "weight_decay"}
+LEARNING_RATE_SHARE = "lr_share"
+"""Entry of a parameter group: its learning rate over that of the schedule; absent where they are the same."""
+_CONSTANTS = {"params", "lr", "eps", "weight_decay", LEARNING_RATE_SHARE}
 """Entries of a parameter group that the settings decide at every start."""
 
 
@@ -63,15 +66,24 @@ def make_optimizer(
     betas: tuple[float, float],
     epsilon: float,
     weight_decay: float,
+    text_learning_rate: float | None = None,
 ) -> torch.optim.Optimizer:
-    """Return an optimizer over the adapter's parameters (keyed as adapter_parameters does).
+    """Return an optimizer over the adapter's parameters (keyed as AdaptedModels does).
+
+    The text encoder's learn at `text_learning_rate` where it is given (see set_learning_rate).
 
     Weight decay pulls the A and B matrices to zero, so towards the base model. DoRA's magnitudes do not decay: zero
     would pull the base weights themselves away.
     """
     import torch
 
-    groups = _groups(parameters, weight_decay)
+    if text_learning_rate is None or text_learning_rate == learning_rate:
+        groups = _groups(parameters, weight_decay)
+    else:
+        of_unet = {key: p for key, p in parameters.items() if not key.startswith(TEXT_PREFIX)}
+        of_text = {key: p for key, p in parameters.items() if key.startswith(TEXT_PREFIX)}
+        share = {LEARNING_RATE_SHARE: text_learning_rate / learning_rate}
+        groups = [*_groups(of_unet, weight_decay), *(group | share for group in _groups(of_text, weight_decay))]
     shared: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": epsilon}
     if name == "adamw":
         return torch.optim.AdamW(groups, fused=True, **shared)
@@ -83,6 +95,12 @@ def make_optimizer(
 
     # safeguard_warmup: without it the small first rates of a warm-up raise the estimated step size for good.
     return Prodigy(groups, decouple=True, use_bias_correction=True, safeguard_warmup=True, **shared)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of the step to come, in every group in proportion to its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(LEARNING_RATE_SHARE, 1.0)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> OptimizerState:

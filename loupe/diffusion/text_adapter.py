@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 TEXT_FOLDER = "text_encoder"
 """In a checkpoint's folder, the one that holds the text encoder's adapter."""
 TEXT_LAYERS = ("k_proj", "out_proj", "q_proj", "v_proj")
-_PREFIX = "text_encoder."
+TEXT_PREFIX = "text_encoder."
+"""Of the text encoder's keys in a state that holds both adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class AdaptedModels:
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """Return the adapters' parameters themselves, keyed as the module's docstring says, the UNet's first."""
         of_text = {} if self.text_encoder is None else adapter_parameters(self.text_encoder)
-        return {**adapter_parameters(self.unet), **{_PREFIX + key: parameter for key, parameter in of_text.items()}}
+        return {**adapter_parameters(self.unet), **{TEXT_PREFIX + key: parameter for key, parameter in of_text.items()}}
 
     def state(self) -> AdapterState:
         """Return a copy of the adapters' weights on the CPU, float32, keyed alike."""
@@ -57,8 +58,8 @@ class AdaptedModels:
 
 def split_state(state: Mapping[str, torch.Tensor]) -> tuple[AdapterState, AdapterState]:
     """Return the UNet's part and the text encoder's, each keyed as it is alone; the latter is empty without one."""
-    of_unet = {key: tensor for key, tensor in state.items() if not key.startswith(_PREFIX)}
-    of_text = {key.removeprefix(_PREFIX): tensor for key, tensor in state.items() if key.startswith(_PREFIX)}
+    of_unet = {key: tensor for key, tensor in state.items() if not key.startswith(TEXT_PREFIX)}
+    of_text = {key.removeprefix(TEXT_PREFIX): tensor for key, tensor in state.items() if key.startswith(TEXT_PREFIX)}
     return of_unet, of_text
 
 

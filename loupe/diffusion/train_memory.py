@@ -21,6 +21,7 @@ from loupe.diffusion.memory import (
     needs_gradient_checkpointing,
 )
 from loupe.diffusion.processes import Processes
+from loupe.diffusion.text_encoder_cost import with_text_encoder
 from loupe.diffusion.train_settings import TrainSettings
 
 VAE_DOWNSAMPLING = 8
@@ -68,6 +69,8 @@ def plan_memory(
     side = examples.mean.shape[-1]
     tokens = examples.embeddings.shape[1]
     cost = unet_cost(base, adapter=adapter, latent_side=side, text_tokens=tokens, policy=policy)
+    if settings.train_text_encoder:
+        cost = with_text_encoder(cost, base, adapter=adapter, text_tokens=tokens)
     free = available_bytes(policy)
     wanted = choice == "always" or (
         choice == "auto"

@@ -13,8 +13,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from loupe.diffusion.adapter import AdapterConfig, adapter_state, add_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_unet
+from loupe.diffusion.adapter import AdapterConfig, add_adapter
+from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_unet
 from loupe.diffusion.batches import NoiseSchedule, require_finite
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.latent_files import Examples
@@ -22,6 +22,7 @@ from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.optimizers import learning_rate_note, optimizer_libraries
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
+from loupe.diffusion.text_adapter import TEXT_LAYERS, add_text_adapter
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore, tensors_sha256
 from loupe.diffusion.training import Trainer, TrainingState
@@ -40,6 +41,7 @@ _DECIDING_CODE = (
     "latent_files.py",
     "noise.py",
     "optimizers.py",
+    "text_adapter.py",
     "train_settings.py",
     "training.py",
     "unet_forward.py",
@@ -134,7 +136,7 @@ def run_legs(
         for row in trainer.run(leg.stop):
             ends = row.step == leg.stop
             if ends and processes.count > 1:
-                processes.require_same(f"The adapter of step {row.step}", tensors_sha256(adapter_state(trainer.unet)))
+                processes.require_same(f"The adapter of step {row.step}", tensors_sha256(trainer.models.state()))
             if processes.is_main and (ends or clock() - last_saved >= interim_interval_s):
                 store.save(trainer.state(), interim=not ends)
                 last_saved = clock()
@@ -197,6 +199,12 @@ def run_parts(
     """
     libraries = (*LIBRARIES, *optimizer_libraries(settings.optimizer, device=policy.device))
     numbers = asdict(settings)
+    of_text = {}
+    if settings.train_text_encoder:
+        libraries += ("transformers",)
+        of_text = {"text_encoder": list(TEXT_LAYERS)}
+    else:  # they decide nothing then, so a run without has the key that it had before there was such a thing
+        del numbers["train_text_encoder"], numbers["text_encoder_learning_rate"]
     if settings.lr_scheduler == "constant":
         del numbers["max_steps"]
     numbers["adam_betas"] = list(settings.adam_betas)
@@ -209,6 +217,7 @@ def run_parts(
             "target_modules": sorted(adapter.target_modules),
             "use_dora": adapter.use_dora,
             "use_rslora": adapter.use_rslora,
+            **of_text,
         },
         "examples": examples.sha256(),
         "base_model": base_sha256,
@@ -230,10 +239,14 @@ def build_trainer(
     gradient_checkpointing: bool = False,
     processes: Processes = ALONE,
 ) -> Trainer:
-    """Load the UNet alone, give it a fresh adapter drawn from the seed, and return a trainer at step 0.
+    """Load the UNet, give it a fresh adapter drawn from the seed, and return a trainer at step 0.
+
+    Nothing else of the base model is loaded, but for the text encoder where that is trained too.
 
     Raises PipelineError when an example is not finite.
     """
+    import torch
+
     require_finite(examples)
     note = learning_rate_note(settings.optimizer, settings.learning_rate)
     if note and processes.is_main:
@@ -249,7 +262,15 @@ def build_trainer(
         use_rslora=adapter.use_rslora,
         dropout=settings.lora_dropout,
     )
+    text_encoder = None
+    if settings.train_text_encoder:
+        text_encoder = load_text_encoder(base, device=policy.device, dtype=torch.float32)
+        generator = seeded_generator(settings.seed, "text encoder adapter")
+        add_text_adapter(text_encoder, adapter, generator=generator, dropout=settings.lora_dropout)
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     schedule = NoiseSchedule(load_noise_scheduler(base).alphas_cumprod, info.prediction_type, info.scaling_factor)
-    return Trainer(unet, examples, schedule=schedule, settings=settings, policy=policy, processes=processes)
+    return Trainer(
+        unet, examples, schedule=schedule, settings=settings, policy=policy, processes=processes,
+        text_encoder=text_encoder,
+    )  # fmt: skip

@@ -34,6 +34,8 @@ class TrainSettings:
     noise_offset: float
     snr_gamma: float | None
     caption_dropout: float
+    train_text_encoder: bool = False
+    text_encoder_learning_rate: float | None = None
     processes: int = 1
     """That compute a step together; each makes `gradient_accumulation_steps` of its forward passes."""
 
@@ -41,6 +43,12 @@ class TrainSettings:
     def forward_passes(self) -> int:
         """Forward passes per optimizer step, over all processes."""
         return self.gradient_accumulation_steps * self.processes
+
+    @property
+    def text_learning_rate(self) -> float:
+        """Peak learning rate of the text encoder's adapter."""
+        own = self.text_encoder_learning_rate
+        return self.learning_rate if own is None else own
 
     @property
     def effective_batch_size(self) -> int:

@@ -13,15 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loupe.diffusion.adapter import AdapterState, adapter_parameters, adapter_state, set_adapter_state
+from loupe.diffusion.adapter import AdapterState
 from loupe.diffusion.batches import NoiseSchedule, make_batch
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.ema import MovingAverage
 from loupe.diffusion.forward_pass import forward_pass
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import visits
-from loupe.diffusion.optimizers import OptimizerState, make_optimizer, optimizer_state, restore_optimizer
+from loupe.diffusion.optimizers import (
+    OptimizerState,
+    make_optimizer,
+    optimizer_state,
+    restore_optimizer,
+    set_learning_rate,
+)
 from loupe.diffusion.processes import ALONE, Processes
+from loupe.diffusion.text_adapter import AdaptedModels
 from loupe.diffusion.train_settings import TrainSettings, learning_rate_at, smoothed_loss
 from loupe.errors import PipelineError
 from loupe.records import TrainRow
@@ -29,6 +36,7 @@ from loupe.records import TrainRow
 if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class _Launched:
 
 
 class Trainer:
-    """A UNet with its adapter and optimizer, at some step of a run.
+    """A UNet with its adapter and optimizer, at some step of a run; perhaps the text encoder with its own as well.
 
     With several processes each has such a trainer, and all hold the same weights after every step.
     """
@@ -83,16 +91,18 @@ class Trainer:
         settings: TrainSettings,
         policy: DevicePolicy,
         processes: Processes = ALONE,
+        text_encoder: CLIPTextModel | None = None,
     ) -> None:
         import torch
 
         self.unet = unet.train()
+        self.models = AdaptedModels(unet, text_encoder)
         self.examples = examples
         self.schedule = schedule
         self.settings = settings
         self.policy = policy
         self.processes = processes
-        self.parameters = adapter_parameters(unet)
+        self.parameters = self.models.parameters()
         self.optimizer = make_optimizer(
             settings.optimizer,
             self.parameters,
@@ -100,11 +110,14 @@ class Trainer:
             betas=settings.adam_betas,
             epsilon=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
+            text_learning_rate=settings.text_learning_rate,
         )
         decay = settings.ema_decay
         self.average = None if decay is None else MovingAverage(self.parameters, decay=decay)
         self.scaler = torch.amp.GradScaler(policy.device, enabled=policy.dtype_name == "float16")
-        self._pass = forward_pass(unet, self.parameters.values(), settings=settings, policy=policy)
+        self._pass = forward_pass(
+            unet, self.parameters.values(), settings=settings, policy=policy, text_encoder=text_encoder
+        )
         self.runs_ahead = policy.device == "cuda" and settings.optimizer == "adamw" and not self.scaler.is_enabled()
         """Whether a step is begun before the numbers of the last one are read, so that the GPU never waits."""
         self.rows: list[TrainRow] = []
@@ -132,23 +145,23 @@ class Trainer:
 
     @contextmanager
     def checkpoint_weights(self) -> Iterator[None]:
-        """Have the weights that a checkpoint would hold in the UNet for the length of the block."""
+        """Have the weights that a checkpoint would hold in the models for the length of the block."""
         if self.average is None:
             yield
             return
         trained = {key: parameter.detach().clone() for key, parameter in self.parameters.items()}
-        set_adapter_state(self.unet, self.average.weights)
+        self.models.set_state(self.average.weights)
         try:
             yield
         finally:
-            set_adapter_state(self.unet, trained)
+            self.models.set_state(trained)
 
     def state(self) -> TrainingState:
         """Return a copy of everything the next step needs, on the CPU; it waits for the steps that were begun."""
         self._read_launched()
         averages = {} if self.average is None else self.average.weights
         return TrainingState(
-            adapter=adapter_state(self.unet),
+            adapter=self.models.state(),
             average={key: weight.cpu().clone() for key, weight in averages.items()},
             optimizer=optimizer_state(self.optimizer, self.parameters),
             scaler=self.scaler.state_dict(),
@@ -157,7 +170,7 @@ class Trainer:
 
     def restore(self, state: TrainingState) -> None:
         """Go on from `state` as if this trainer had made its steps itself."""
-        set_adapter_state(self.unet, state.adapter)
+        self.models.set_state(state.adapter)
         if self.average is not None:
             self.average.load(state.average)
         restore_optimizer(self.optimizer, self.parameters, state.optimizer)
@@ -172,8 +185,7 @@ class Trainer:
         is decided here is decided by sums over all processes, so all of them go on, repeat or stop together.
         """
         learning_rate = learning_rate_at(step, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         numbers = self._gradients(step)
         if self.runs_ahead:
             # As torch.amp.GradScaler does: the fused optimizer itself then leaves everything as it is.

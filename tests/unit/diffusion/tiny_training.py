@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from loupe.diffusion.adapter import add_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_unet
+from loupe.diffusion.adapter import AdapterConfig, add_adapter
+from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_unet
 from loupe.diffusion.batches import NoiseSchedule
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.processes import ALONE, Processes
+from loupe.diffusion.text_adapter import add_text_adapter
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.training import Trainer
 
@@ -51,6 +52,7 @@ def tiny_examples(n_examples: int = 6) -> Examples:
         std=torch.full((n_examples, 4, 8, 8), 0.1),
         caption_index=torch.arange(1, n_examples + 1),
         embeddings=torch.randn(n_examples + 1, 77, 16, generator=generator),
+        token_ids=torch.randint(50, (n_examples + 1, 77), generator=generator),
     )
 
 
@@ -79,6 +81,11 @@ def tiny_trainer(
         use_rslora=use_rslora,
         dropout=settings.get("lora_dropout", 0.0),
     )
+    text_encoder = None
+    if settings.get("train_text_encoder"):
+        text_encoder = load_text_encoder(base, device="cpu", dtype=torch.float32)
+        config = AdapterConfig(rank, 2.0 * rank, (), "tiny", use_dora=use_dora, use_rslora=use_rslora)
+        add_text_adapter(text_encoder, config, generator=generator, dropout=settings.get("lora_dropout", 0.0))
     return Trainer(
         unet,
         examples or tiny_examples(),
@@ -86,4 +93,5 @@ def tiny_trainer(
         settings=tiny_settings(**settings, processes=processes.count),
         policy=policy,
         processes=processes,
+        text_encoder=text_encoder,
     )
