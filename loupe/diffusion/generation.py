@@ -39,6 +39,7 @@ from loupe.diffusion.sampling import (
     sample_pictures,
 )
 from loupe.diffusion.text_vectors import vectors_by_step
+from loupe.diffusion.unet_forward import UNetForward
 from loupe.errors import PipelineError
 from loupe.progress import track
 from loupe.records import BASE_STEP, PromptRecord, SampleRecord, SamplesManifest
@@ -233,11 +234,13 @@ def _check_prompts(base_folder: Path, missing: Sequence[PlannedSample], settings
 
 def load_drawing_model(base_folder: Path, *, policy: DevicePolicy) -> DrawingModel:
     """Return the parts of the base model that draw, loaded."""
+    unet = load_unet(base_folder, device=policy.device, dtype=policy.dtype)
     return DrawingModel(
-        unet=load_unet(base_folder, device=policy.device, dtype=policy.dtype),
+        unet=unet,
         vae=load_vae(base_folder, device=policy.device, dtype=torch.float32),
         noise_scheduler=load_noise_scheduler(base_folder),
         policy=policy,
+        forward=UNetForward(unet, policy=policy, recorded=True),
     )
 
 

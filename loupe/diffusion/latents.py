@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loupe.diffusion.text import embed_text
+from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all
 from loupe.errors import PipelineError
 from loupe.records import CaptionRecord
 from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
@@ -29,6 +33,7 @@ ENCODE_DTYPE = "float32"
 STORED_SUFFIX = ".safetensors"
 _TRANSFORM = "RGB uint8 / 127.5 - 1"
 _MAX_NAMED = 10
+IMAGES_AT_ONCE_GPU = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +99,32 @@ def encode_images(
 ) -> Iterator[str]:
     """Store the posterior of each image and yield its id; `dataset` is the folder that records' files are relative to.
 
-    One image at a time: memory stays flat and the bits do not depend on neighbours. Raises PipelineError, after the
-    last image, naming every one whose posterior is not finite; none of those is stored.
+    On the CPU one image at a time, so the bits do not depend on neighbours; on a GPU a few together. Memory stays flat.
+    While some are encoded, the next are read and the last are written. Raises PipelineError, after the last image,
+    naming every one whose posterior is not finite; none of those is stored.
     """
+    import torch
+
+    size = IMAGES_AT_ONCE_GPU if vae.device.type == "cuda" else 1
     broken = []
-    for record in records:
-        pixels = read_pixels(dataset / record.file, sha256=record.sha256, side_px=keys.resolution_px)
-        posterior = encode_image(vae, pixels)
-        if all(bool(tensor.isfinite().all()) for tensor in posterior.values()):
-            _put(store, POSTERIOR_KIND, keys.posterior(record.sha256), posterior)
-        else:
-            broken.append(record.image_id)
-        yield record.image_id
+    writes: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(max_workers=size, thread_name_prefix="read-and-write") as pool:
+        read = partial(_read, dataset=dataset, side_px=keys.resolution_px)
+        groups = [records[start : start + size] for start in range(0, len(records), size)]
+        ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[:1])]
+        for number, group in enumerate(groups, start=1):
+            pixels = torch.stack([reading.result() for reading in ahead])
+            ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[number : number + 1])]
+            for record, posterior in zip(group, encode_pixels(vae, pixels), strict=True):
+                if all(bool(tensor.isfinite().all()) for tensor in posterior.values()):
+                    writes.append(pool.submit(_put, store, POSTERIOR_KIND, keys.posterior(record.sha256), posterior))
+                else:
+                    broken.append(record.image_id)
+            while len(writes) > size:
+                writes.popleft().result()
+            yield from (record.image_id for record in group)
+        for write in writes:
+            write.result()
     if broken:
         raise PipelineError(
             f"The VAE gives values that are not finite for {len(broken)} images: {_listing(broken)}. "
@@ -122,21 +141,28 @@ def encode_captions(
     store: WorkStore,
 ) -> Iterator[str]:
     """Store the text encoder's vectors of each caption and yield the caption; not finite ones are a PipelineError."""
-    for caption in captions:
-        embedding = embed_text(caption, tokenizer=tokenizer, text_encoder=text_encoder)
-        if not bool(embedding.isfinite().all()):
-            raise PipelineError(f"The text encoder gives values that are not finite for the caption {caption!r}.")
-        _put(store, EMBEDDING_KIND, keys.embedding(caption), {"embedding": embedding})
-        yield caption
+    for start in range(0, len(captions), TEXTS_AT_ONCE_GPU):
+        group = captions[start : start + TEXTS_AT_ONCE_GPU]
+        vectors = embed_all(group, tokenizer=tokenizer, text_encoder=text_encoder)
+        for caption, embedding in zip(group, vectors, strict=True):
+            if not bool(embedding.isfinite().all()):
+                raise PipelineError(f"The text encoder gives values that are not finite for the caption {caption!r}.")
+            _put(store, EMBEDDING_KIND, keys.embedding(caption), {"embedding": embedding.clone()})
+            yield caption
 
 
-def encode_image(vae: AutoencoderKL, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return mean and std [C, h, w] float32 on the CPU of the unscaled posterior of `pixels` [3, H, W] in [-1, 1]."""
+def encode_pixels(vae: AutoencoderKL, pixels_B3HW: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """Return for each image in [-1, 1] mean and std [C, h, w], float32 on the CPU, of its unscaled posterior."""
     import torch
 
     with torch.inference_mode():
-        posterior = vae.encode(pixels[None].to(vae.device, vae.dtype)).latent_dist
-    return {"mean": posterior.mean[0].float().cpu().clone(), "std": posterior.std[0].float().cpu().clone()}
+        posterior = vae.encode(pixels_B3HW.to(vae.device, vae.dtype)).latent_dist
+        means, stds = posterior.mean.float().cpu(), posterior.std.float().cpu()
+    return [{"mean": mean.clone(), "std": std.clone()} for mean, std in zip(means, stds, strict=True)]
+
+
+def _read(record: CaptionRecord, *, dataset: Path, side_px: int) -> torch.Tensor:
+    return read_pixels(dataset / record.file, sha256=record.sha256, side_px=side_px)
 
 
 def read_pixels(path: Path, *, sha256: str, side_px: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from loupe.diffusion.device import DevicePolicy
-from loupe.diffusion.text import embed_text
+from loupe.diffusion.text import embed_all
 from loupe.diffusion.unet_forward import UNetForward
 from loupe.diffusion.validity import InvalidReason, pixel_problem, tensor_problem
 
@@ -95,8 +95,9 @@ def pictures_at_once(policy: DevicePolicy, batch_size: int) -> int:
 def embed_texts(
     texts: Iterable[str], *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
 ) -> dict[str, torch.Tensor]:
-    """Return text -> [T, D] float32 on the CPU (see `loupe.diffusion.text.embed_text`), each distinct text once."""
-    return {text: embed_text(text, tokenizer=tokenizer, text_encoder=text_encoder) for text in dict.fromkeys(texts)}
+    """Return text -> [T, D] float32 on the CPU (see `loupe.diffusion.text.embed_all`), each distinct text once."""
+    distinct = list(dict.fromkeys(texts))
+    return dict(zip(distinct, embed_all(distinct, tokenizer=tokenizer, text_encoder=text_encoder), strict=True))
 
 
 def make_sampler(noise_scheduler: DDPMScheduler) -> DPMSolverMultistepScheduler:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from transformers import CLIPTextModel, CLIPTokenizer
+
+
+TEXTS_AT_ONCE_GPU = 32
 
 
 def token_ids(text: str, *, tokenizer: CLIPTokenizer, length: int) -> torch.Tensor:
@@ -16,19 +20,25 @@ def token_ids(text: str, *, tokenizer: CLIPTokenizer, length: int) -> torch.Tens
     return tokenizer(text, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids[0]
 
 
-def embed_tokens(ids_T: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.Tensor:
-    """Return the last hidden state [T, D] float32 on the CPU of one text's tokens [T].
+def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.Tensor:
+    """Return the last hidden states [B, T, D] float32 on the CPU of texts' tokens [B, T].
 
-    One text at a time: with several the matrix kernels differ, and the last bits would depend on the neighbours.
+    On the CPU one text at a time: with several the matrix kernels differ, and the last bits would depend on the
+    neighbours.
     """
     import torch
 
+    device = text_encoder.device
+    size = TEXTS_AT_ONCE_GPU if device.type == "cuda" else 1
     with torch.inference_mode():
-        hidden = text_encoder(ids_T[None].to(text_encoder.device)).last_hidden_state
-    return hidden[0].float().cpu().clone()
+        hidden = [text_encoder(part.to(device)).last_hidden_state.float().cpu() for part in ids_BT.split(size)]
+    return torch.cat(hidden).clone()
 
 
-def embed_text(text: str, *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> torch.Tensor:
-    """Return embed_tokens of the text's tokens; T is the encoder's context length (77 for CLIP)."""
+def embed_all(texts: Sequence[str], *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> torch.Tensor:
+    """Return embed_tokens of the texts' tokens; T is the encoder's context length (77 for CLIP)."""
+    import torch
+
     length = text_encoder.config.max_position_embeddings
-    return embed_tokens(token_ids(text, tokenizer=tokenizer, length=length), text_encoder=text_encoder)
+    ids_BT = torch.stack([token_ids(text, tokenizer=tokenizer, length=length) for text in texts])
+    return embed_tokens(ids_BT, text_encoder=text_encoder)

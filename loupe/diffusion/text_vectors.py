@@ -72,5 +72,5 @@ def with_vectors_of(text_encoder: CLIPTextModel, examples: Examples) -> Examples
     assert examples.token_ids is not None
     rows, caption_index = examples.caption_index.unique(return_inverse=True)
     token_ids = examples.token_ids[rows]
-    embeddings = torch.stack([embed_tokens(ids, text_encoder=text_encoder) for ids in token_ids])
+    embeddings = embed_tokens(token_ids, text_encoder=text_encoder)
     return replace(examples, caption_index=caption_index, embeddings=embeddings, token_ids=token_ids)

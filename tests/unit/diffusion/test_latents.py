@@ -11,7 +11,7 @@ from loupe.atomic_io import read_record, read_records
 from loupe.diffusion import latents
 from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.latent_files import read_examples
-from loupe.diffusion.text import embed_text, embed_tokens
+from loupe.diffusion.text import embed_all, embed_tokens
 from loupe.errors import PipelineError
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
@@ -59,9 +59,9 @@ def test_posteriors_and_captions_belong_to_their_image(project, tiny_base_model)
                 posterior = vae.encode(pixels[None].float() / 127.5 - 1).latent_dist
             assert torch.allclose(examples.mean[index], posterior.mean[0], atol=1e-5)
             assert torch.allclose(examples.std[index], posterior.std[0], atol=1e-5)
-            expected = embed_text(record.caption, tokenizer=tokenizer, text_encoder=text_encoder)
+            expected = embed_all([record.caption], tokenizer=tokenizer, text_encoder=text_encoder)[0]
             assert torch.equal(examples.embeddings[examples.caption_index[index]], expected)
-    empty = embed_text("", tokenizer=tokenizer, text_encoder=text_encoder)
+    empty = embed_all([""], tokenizer=tokenizer, text_encoder=text_encoder)[0]
     assert torch.equal(load_file(project.latents / "text.safetensors")["embeddings"][0], empty)
 
 
@@ -73,7 +73,7 @@ def test_every_caption_is_kept_as_the_tokens_that_its_vectors_are_of(project, ti
         assert read_examples(project.latents, split, base=manifest.base_model).token_ids is None
         assert examples.token_ids.shape == examples.embeddings.shape[:2]
         for ids, vectors in zip(examples.token_ids, examples.embeddings, strict=True):
-            assert torch.equal(embed_tokens(ids, text_encoder=text_encoder), vectors)
+            assert torch.equal(embed_tokens(ids[None], text_encoder=text_encoder)[0], vectors)
 
 
 def test_tokens_that_are_missing_are_refused_only_where_they_are_wanted(project):
@@ -170,5 +170,5 @@ def test_long_captions_are_cut_at_the_encoders_length(tiny_base_model):
     text_encoder = load_text_encoder(tiny_base_model, device="cpu", dtype=torch.float32)
     options = {"tokenizer": load_tokenizer(tiny_base_model), "text_encoder": text_encoder}
 
-    assert embed_text("a photo " * 100, **options).shape == (77, 16)
-    assert torch.equal(embed_text("red " * 100, **options), embed_text("red " * 75, **options))
+    assert embed_all(["a photo " * 100], **options)[0].shape == (77, 16)
+    assert torch.equal(embed_all(["red " * 100], **options)[0], embed_all(["red " * 75], **options)[0])

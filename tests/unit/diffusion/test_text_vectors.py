@@ -14,7 +14,7 @@ from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
 from loupe.diffusion.sample_plan import AdapterSource, plan_samples, verified_adapters
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures
-from loupe.diffusion.text import embed_text, token_ids
+from loupe.diffusion.text import embed_all, token_ids
 from loupe.diffusion.text_vectors import TextEncoders, vectors_by_step, with_vectors_of
 from loupe.diffusion.validation import make_validation_set, validation_losses
 from loupe.diffusion.validation_files import Validation
@@ -58,7 +58,7 @@ def _vectors(source, text, step):
     text_encoder = load_text_encoder(source.base_folder, **ON_CPU)
     if step:
         load_adapter(text_encoder, source.text_adapter_folder(step))
-    return embed_text(text, tokenizer=load_tokenizer(source.base_folder), text_encoder=text_encoder)
+    return embed_all([text], tokenizer=load_tokenizer(source.base_folder), text_encoder=text_encoder)[0]
 
 
 def _expected_pixels(source, step, *, vectors_of):
