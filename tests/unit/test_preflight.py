@@ -100,6 +100,30 @@ def test_after_encoding_it_trains_on_the_encoded_photos_and_counts_validation(pr
     assert files_of(project) == before
 
 
+def test_a_text_encoder_that_is_trained_is_tried_too_and_counted(project, capsys):
+    from stages.encode import encode
+
+    encode(load_params(project / "params.yaml"), ProjectPaths(project), WorkStore(project / ".work"))
+    cli.main(["check"])
+    without = lines_of(capsys.readouterr().out)
+    change(project, "train", train_text_encoder=True)
+    cli.main(["check"])
+    report = lines_of(capsys.readouterr().out)
+    assert report.keys() - without.keys() == {"adapters"}
+    assert report["adapters"] == "of the UNet and of the text encoder, which is trained with it: rank 2, alpha 4 each"
+    assert report["examples"].startswith("6 encoded photos")
+    # The encoder has not learnt yet, so its vectors are those that were encoded, and the first loss is the same.
+    assert report["training"].rpartition("loss ")[2] == without["training"].rpartition("loss ")[2]
+
+
+def test_made_up_examples_have_tokens_too(project, capsys):
+    change(project, "train", train_text_encoder=True)
+    cli.main(["check"])
+    report = lines_of(capsys.readouterr().out)
+    assert report["examples"].startswith("made up")
+    assert "loss" in report["training"]
+
+
 def test_fast_tries_nothing(project, capsys, monkeypatch):
     monkeypatch.setattr("loupe.preflight_trial.check_by_trial", lambda *_, **__: pytest.fail("a trial was made"))
     cli.main(["check", "--fast"])

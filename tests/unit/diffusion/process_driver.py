@@ -34,6 +34,7 @@ def main(base: Path, output: Path) -> None:
         report |= {"sum": summed.item(), "from_main": received.item()}
         report["differing"] = _error_of(lambda: processes.require_same("The thing", f"of {processes.index}"))
         _train(base, output, processes, report)
+        _train_both_models(base, output, processes)
         report["not_finite"] = _error_of(lambda: _train_on_a_bad_image(base, processes))
         report["scale"], report["loss"] = _train_while_one_overflows(base, processes)
         (output / f"{processes.index}.json").write_text(json.dumps(report))
@@ -66,6 +67,13 @@ def _train(base: Path, output: Path, processes: Processes, report: dict) -> None
     trainer._backward = recording
     report["rows"] = [row.model_dump() for row in trainer.run(N_STEPS)]
     save_file(adapter_state(trainer.unet), output / f"{processes.index}.safetensors")
+
+
+def _train_both_models(base: Path, output: Path, processes: Processes) -> None:
+    knobs = {"gradient_accumulation_steps": 2, "train_text_encoder": True, "processes": processes}
+    trainer = tiny_trainer(base, **SHARED, **knobs)
+    list(trainer.run(N_STEPS))
+    save_file(trainer.models.state(), output / f"{processes.index}-both.safetensors")
 
 
 def _train_on_a_bad_image(base: Path, processes: Processes) -> None:

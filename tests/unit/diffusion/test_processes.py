@@ -99,7 +99,8 @@ def reports(tiny_base_model, tmp_path_factory):
     errors = [process.communicate(timeout=400)[1] for process in running]
     assert [process.returncode for process in running] == [0, -9], errors
     return [
-        json.loads((output / f"{i}.json").read_text()) | {"adapter": load_file(output / f"{i}.safetensors")}
+        json.loads((output / f"{i}.json").read_text())
+        | {"adapter": load_file(output / f"{i}.safetensors"), "both": load_file(output / f"{i}-both.safetensors")}
         for i in range(2)
     ]
 
@@ -138,6 +139,18 @@ def test_two_processes_train_what_one_does_with_the_same_effective_batch(reports
     weights = adapter_state(alone.unet)
     torch.testing.assert_close(of_two["adapter"], weights, atol=TOLERANCE, rtol=0)
     assert max(float(weight.abs().max()) for weight in weights.values()) > 100 * TOLERANCE
+
+
+def test_two_processes_train_the_text_encoder_as_one_does(reports, tiny_base_model):
+    knobs = {"gradient_accumulation_steps": 4, "train_text_encoder": True}
+    alone = tiny_trainer(tiny_base_model, **SHARED, **knobs)
+    list(alone.run(N_STEPS))
+    first, second = (report["both"] for report in reports)
+    assert first.keys() == alone.parameters.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    torch.testing.assert_close(first, alone.models.state(), atol=TOLERANCE, rtol=0)
+    learnt = [float(first[key].abs().max()) for key in first if key.startswith("text_encoder.") and "lora_B" in key]
+    assert min(learnt) > 100 * TOLERANCE
 
 
 def test_the_learning_rate_goes_by_optimizer_steps_not_by_processes(reports, tiny_base_model):
