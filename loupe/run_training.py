@@ -40,13 +40,7 @@ def overfitting_signs(store: RunStore) -> tuple[StepScores, ...]:
     """
     path = store.paths.metrics / "overfitting.csv"
     rows = store.files.table(path, required=("step",), made_by="evaluate") or ()
-    by_step = {
-        int(row["step"]): {name: value for name, value in row.items() if isinstance(value, float)} for row in rows
-    }
-    return tuple(
-        StepScores(step, None, None, None, None, {key: _sign(numbers, key) for key in known_specs(numbers)})
-        for step, numbers in sorted(by_step.items())
-    )
+    return store.files.derived("overfitting signs", _signs, rows)
 
 
 def train_telemetry(store: RunStore) -> tuple[TelemetryRow, ...]:
@@ -87,6 +81,16 @@ def previews(store: RunStore) -> Iterator[SampleView]:
     for sample in recorded_samples(store.files, folder, manifest.samples, lambda _: True):
         if sample.sha256 is not None or not drawn[sample.key]:
             yield sample
+
+
+def _signs(rows: Iterable[Cells]) -> tuple[StepScores, ...]:
+    by_step = {
+        int(row["step"]): {name: value for name, value in row.items() if isinstance(value, float)} for row in rows
+    }
+    return tuple(
+        StepScores(step, None, None, None, None, {key: _sign(numbers, key) for key in known_specs(numbers)})
+        for step, numbers in sorted(by_step.items())
+    )
 
 
 def _sign(row: Cells, key: str) -> Score:

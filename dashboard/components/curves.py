@@ -13,7 +13,7 @@ import pandas as pd
 
 from loupe.evaluation_records import Selection
 from loupe.metric_specs import has_interval
-from loupe.records import TrainRow
+from loupe.records import CheckpointInfo, TrainRow
 from loupe.run_scores import MetricColumn, StepScores
 from loupe.wording import DIRECTIONS
 
@@ -46,7 +46,7 @@ def score_chart(column: MetricColumn, rows: Sequence[StepScores], selection: Sel
     return alt.layer(*layers).properties(height=HEIGHT_PX)
 
 
-def loss_chart(curve: Sequence[TrainRow], steps: Sequence[int]) -> alt.LayerChart:
+def loss_chart(curve: Sequence[TrainRow], checkpoints: Sequence[CheckpointInfo]) -> alt.LayerChart:
     """Return the training loss, raw behind smoothed, with a tick where a checkpoint was kept."""
     stride = max(1, len(curve) // MAX_POINTS)
     shown = [*curve[::stride], curve[-1]]
@@ -56,7 +56,7 @@ def loss_chart(curve: Sequence[TrainRow], steps: Sequence[int]) -> alt.LayerChar
     base = alt.Chart(data).encode(x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=10)))
     tooltip = [alt.Tooltip("step:Q"), alt.Tooltip("smoothed:Q", format=".4f"), alt.Tooltip("loss:Q", format=".4f")]
     y = alt.Y("smoothed:Q", title="mean squared error", scale=alt.Scale(zero=False))
-    kept = alt.Chart(alt.Data(values=[{"step": step} for step in steps if step]))
+    kept = alt.Chart(alt.Data(values=[{"step": checkpoint.step} for checkpoint in checkpoints]))
     return alt.layer(
         kept.mark_rule(color=NULL, opacity=0.35, strokeDash=[2, 3]).encode(x="step:Q"),
         base.mark_line(color=NULL, opacity=0.45, strokeWidth=1).encode(y="loss:Q"),

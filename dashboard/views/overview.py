@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.components.checkpoint_strips import checkpoint_strips
 from dashboard.components.curves import loss_chart, reference_key, score_chart
+from dashboard.components.kept_charts import show_chart
 from dashboard.components.markup import facts, reasoned, stage_rail, state_banner
 from dashboard.current_run import current_store
 from loupe.evaluation_records import EvaluationManifest
@@ -142,7 +143,7 @@ def _show_curves(store: RunStore) -> None:
             note = f"{direction(column.spec)}{f'; {key}' if key else ''}"
             with place:
                 st.html(f'<h3 class="lp-chart">{escape(column.spec.label)}<small>{escape(note)}</small></h3>')
-                st.altair_chart(score_chart(column, rows, selection), width="stretch", alt=column.spec.label)
+                show_chart(store, column.spec.key, score_chart, column, rows, selection, alt_text=column.spec.label)
 
 
 def _show_training(store: RunStore) -> None:
@@ -150,8 +151,7 @@ def _show_training(store: RunStore) -> None:
     if not curve:
         return
     st.html(f'<h2>Training loss</h2><p class="lp-note">{LOSS_NOTE}</p>')
-    steps = [checkpoint.step for checkpoint in store.checkpoints()]
-    st.altair_chart(loss_chart(curve, steps), width="stretch", alt="Training loss over the steps")
+    show_chart(store, "loss", loss_chart, curve, store.checkpoints(), alt_text="Training loss over the steps")
 
 
 def _show_final(store: RunStore) -> None:

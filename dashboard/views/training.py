@@ -6,6 +6,7 @@ Overview do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from statistics import median
 
@@ -14,6 +15,7 @@ import streamlit as st
 
 from dashboard.components.checkpoint_strips import checkpoint_strips
 from dashboard.components.curves import loss_chart, reference_key, score_chart
+from dashboard.components.kept_charts import show_chart
 from dashboard.components.markup import facts, headline, state_banner
 from dashboard.components.training_charts import (
     line_chart,
@@ -22,6 +24,7 @@ from dashboard.components.training_charts import (
     validation_difference_chart,
 )
 from dashboard.current_run import current_store
+from loupe.records import TrainRow
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
 from loupe.run_training import (
@@ -32,6 +35,7 @@ from loupe.run_training import (
     validation_curve,
     validation_timesteps,
 )
+from loupe.train_records import TelemetryRow
 from loupe.wording import direction, step_label
 
 PREVIEW_SIDE_PX = 128
@@ -100,15 +104,17 @@ def _show_losses(store: RunStore) -> None:
     curve = store.train_curve()
     if not curve:
         return
-    st.html(f'<h2>Training loss</h2><p class="lp-note">{LOSS_NOTE}</p>')
-    _chart(loss_chart(curve, [checkpoint.step for checkpoint in store.checkpoints()]), "Training loss over the steps")
+    params = store.params()
+    target = f" params.yaml asks for less than {params.evaluate.targets.train_loss:g}." if params else ""
+    st.html(f'<h2>Training loss</h2><p class="lp-note">{LOSS_NOTE}{target}</p>')
+    show_chart(store, "loss", loss_chart, curve, store.checkpoints(), alt_text="Training loss over the steps")
     left, right = st.columns(2)
     with left:
         _titled("Learning rate", "after warm-up and schedule")
-        _chart(line_chart([(row.step, row.learning_rate) for row in curve], unit="learning rate"), "Learning rate")
+        show_chart(store, "learning rate", _learning_rate, curve, alt_text="Learning rate")
     with right:
         _titled("Gradient norm", "global L2 norm before clipping")
-        _chart(line_chart([(row.step, row.grad_norm) for row in curve], unit="L2 norm"), "Gradient norm")
+        show_chart(store, "gradient norm", _gradient_norm, curve, alt_text="Gradient norm")
 
 
 def _show_validation(store: RunStore) -> None:
@@ -120,14 +126,16 @@ def _show_validation(store: RunStore) -> None:
             _titled(
                 "At each checkpoint", f"mean over {rows[-1].n_images} photos; bars: 95 % interval; dashes: base model"
             )
-            _chart(validation_chart(rows), "Validation loss at each checkpoint")
+            show_chart(store, "validation", validation_chart, rows, alt_text="Validation loss at each checkpoint")
         if any(row.val_loss_diff_base is not None for row in rows):
             with right:
                 _titled("Difference to the base model", "bars: 95 % interval, paired by photo; dashes: no difference")
-                _chart(validation_difference_chart(rows), "Difference of the validation loss to the base model")
+                said = "Difference of the validation loss to the base model"
+                show_chart(store, "validation difference", validation_difference_chart, rows, alt_text=said)
     if timesteps:
         st.html(f'<h2>Validation loss by timestep</h2><p class="lp-note">{TIMESTEP_NOTE}</p>')
-        _chart(timestep_chart(timesteps), "Validation loss over the timesteps, a curve per checkpoint")
+        said = "Validation loss over the timesteps, a curve per checkpoint"
+        show_chart(store, "timesteps", timestep_chart, timesteps, alt_text=said)
 
 
 def _show_overfitting(store: RunStore) -> None:
@@ -147,7 +155,8 @@ def _show_overfitting(store: RunStore) -> None:
             rows = signs if column.spec.key in kept else scores
             with place:
                 _titled(escape(column.spec.label), f"{direction(column.spec)}{f'; {key}' if key else ''}")
-                _chart(score_chart(column, rows, selection), column.spec.label)
+                name = f"sign {column.spec.key}"
+                show_chart(store, name, score_chart, column, rows, selection, alt_text=column.spec.label)
 
 
 def _show_previews(store: RunStore) -> None:
@@ -180,20 +189,31 @@ def _show_machine(store: RunStore) -> None:
     left, right = st.columns(2)
     with left:
         _titled("Images per second", "training steps alone, without validation and previews")
-        _chart(line_chart([(row.step, row.images_per_s) for row in rows], unit="images/s"), "Images per second")
-    memory = [(row.step, row.peak_memory_gb) for row in rows]
-    if any(value is not None for _, value in memory):
+        show_chart(store, "speed", _speed, rows, alt_text="Images per second")
+    if any(row.peak_memory_gb is not None for row in rows):
         with right:
             _titled("Peak memory", "highest so far, 1 GB = 10⁹ bytes")
-            _chart(line_chart(memory, unit="GB"), "Peak memory")
+            show_chart(store, "memory", _memory, rows, alt_text="Peak memory")
+
+
+def _learning_rate(curve: Sequence[TrainRow]) -> alt.Chart:
+    return line_chart([(row.step, row.learning_rate) for row in curve], unit="learning rate")
+
+
+def _gradient_norm(curve: Sequence[TrainRow]) -> alt.Chart:
+    return line_chart([(row.step, row.grad_norm) for row in curve], unit="L2 norm")
+
+
+def _speed(rows: Sequence[TelemetryRow]) -> alt.Chart:
+    return line_chart([(row.step, row.images_per_s) for row in rows], unit="images/s")
+
+
+def _memory(rows: Sequence[TelemetryRow]) -> alt.Chart:
+    return line_chart([(row.step, row.peak_memory_gb) for row in rows], unit="GB")
 
 
 def _titled(title: str, note: str) -> None:
     st.html(f'<h3 class="lp-chart">{title}<small>{note}</small></h3>')
-
-
-def _chart(chart: alt.Chart | alt.LayerChart, alt_text: str) -> None:
-    st.altair_chart(chart, width="stretch", alt=alt_text)
 
 
 show(current_store())
