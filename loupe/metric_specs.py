@@ -37,7 +37,6 @@ __all__ = [
     "first_of_role",
     "has_interval",
     "known_specs",
-    "metric_specs",
     "spec_of",
 ]
 
@@ -45,11 +44,6 @@ DEMO_END = "_demo"
 COUNTS = ("step", "n_images", "n_used", "n_real", "invalid_count")
 ENDS = ("_lo", "_hi")
 DIFFERENCES = ("_diff_base", "_diff_best")
-
-
-def metric_specs() -> dict[str, MetricSpec]:
-    """Return key -> spec, in the order in which metrics are shown."""
-    return dict(METRIC_SPECS)
 
 
 def applicable_specs(extractors: Iterable[ExtractorInfo]) -> dict[str, MetricSpec]:

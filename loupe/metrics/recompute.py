@@ -136,6 +136,10 @@ def _evaluated_again(paths: ProjectPaths, manifest: EvaluationManifest, referenc
     photos = _files_as_they_are(paths.reference, reference.files)
     train, val = (read_image_set(paths.reference, split, photos, made_by="reference") for split in ("train", "val"))
     arrays, metadata = read_arrays(paths.evaluation, RESAMPLES, files[RESAMPLES], made_by="evaluate")
+    if "counts" not in arrays:
+        raise PipelineError(
+            f"{paths.evaluation / RESAMPLES} holds no resamples. Make it anew: dvc repro --force evaluate"
+        )
     prompts = tuple(json.loads(metadata["prompts"]))
     return evaluated_sets(
         samples,

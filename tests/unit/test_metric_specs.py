@@ -9,7 +9,7 @@ import pytest
 
 from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs, metric_specs
+from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 
@@ -157,8 +157,3 @@ def test_columns_alone_tell_which_are_scores(extractors: tuple[ExtractorInfo, ..
     assert set(known) == set(specs)
     for key, spec in specs.items():
         assert (known[key].level, known[key].better, known[key].unit) == (spec.level, spec.better, spec.unit)
-
-
-def test_the_table_handed_out_is_a_copy() -> None:
-    metric_specs().clear()
-    assert METRIC_SPECS
