@@ -157,10 +157,9 @@ def _wait_for_previews(root: Path, count: int) -> None:
 
 
 def _run(root: Path, shape: Shape, *, grainy: bool) -> Path:
-    if not (root / "dvc.lock").is_file():
-        started = time.monotonic()
-        write_review_run(root, shape, grainy=grainy)
-        print(f"drew {root.name} run in {time.monotonic() - started:.0f} s", flush=True)
+    started = time.monotonic()
+    write_review_run(root, shape, grainy=grainy)
+    print(f"the {root.name} run is there after {time.monotonic() - started:.0f} s", flush=True)
     return root
 
 

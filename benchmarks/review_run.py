@@ -36,13 +36,17 @@ Encoder = Callable[[str, int, int], bytes]
 
 
 def write_review_run(root: Path, shape: Shape, *, grainy: bool) -> Path:
-    """Write a complete run; `grainy` pictures are as large as photos, the others a few kB and quick to write."""
+    """Write a complete run; `grainy` pictures are as large as photos, the others a few kB and quick to write.
+
+    Pictures that are there from an earlier call are kept.
+    """
     write_params(root, shape)
     write_prepared(root, shape)
     write_checkpoints(root, shape)
     write_validation(root, shape)
     write_telemetry(root, shape)
-    _write_pictures(root, shape, _grainy(shape) if grainy else _plain(shape))
+    if not (ProjectPaths(root).samples / "manifest.json").is_file():
+        _write_pictures(root, shape, _grainy(shape) if grainy else _plain(shape))
     write_evaluation(root, shape)
     write_selection(root, shape)
     write_ends(root, shape)

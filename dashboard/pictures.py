@@ -17,7 +17,7 @@ from loupe.run_store import RunStore
 from loupe.workstore import WorkStore, fingerprint
 
 PREVIEW_SIDE_PX = 256
-_QUALITY = 90
+_QUALITY = 95
 _EFFORT = 0
 """Of the WebP encoder: 0 is three times as fast as the default, and the file is a third larger."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
