@@ -42,6 +42,22 @@ def train_photos(store: RunStore, image_ids: Collection[str]) -> dict[str, Capti
     return found
 
 
+def broken_photos(store: RunStore, records: Sequence[CaptionRecord]) -> dict[str, str]:
+    """Return image id -> what is wrong, for those of the examples whose prepared picture is gone or has changed.
+
+    It reads each file once, so ask only for those that will be seen.
+    """
+    folder, mend = store.paths.dataset, "Bring it back: dvc checkout --force data/dataset"
+    store.files.hash_ahead(folder / record.file for record in records)
+    found = {}
+    for record in records:
+        sha256 = store.files.sha256(folder / record.file)
+        if sha256 != record.sha256:
+            trouble = "is not there" if sha256 is None else "is not what was prepared"
+            found[record.image_id] = f"{record.file} {trouble}. {mend}"
+    return found
+
+
 def matching(
     records: Iterable[CaptionRecord],
     *,

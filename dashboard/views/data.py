@@ -14,7 +14,7 @@ import streamlit as st
 from dashboard.components.example_wall import example_wall, finding_wall, record_table
 from dashboard.components.markup import facts, headline, state_banner
 from dashboard.current_run import current_store
-from loupe.dataset_view import NO_VALUE, attributes_of, counts, examples, matching
+from loupe.dataset_view import NO_VALUE, attributes_of, broken_photos, counts, examples, matching
 from loupe.paths import SPLITS
 from loupe.records import CaptionRecord, DatasetManifest
 from loupe.run_state import run_state
@@ -91,7 +91,8 @@ def _show_examples(dataset: DatasetManifest, records: tuple[CaptionRecord, ...])
     page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
     with wall:
         shown = found[(page - 1) * EXAMPLES_PER_PAGE : page * EXAMPLES_PER_PAGE]
-        st.html(example_wall(shown, resolution_px=dataset.resolution_px))
+        broken = broken_photos(current_store(), shown)
+        st.html(example_wall(shown, broken, resolution_px=dataset.resolution_px))
 
 
 def _show_distributions(records: tuple[CaptionRecord, ...]) -> None:
@@ -160,7 +161,9 @@ def _show_findings(dataset: DatasetManifest, records: tuple[CaptionRecord, ...])
             st.html('<p class="lp-note">Worth a look before training; nothing was left out for these.</p>')
             shown = findings[(page - 1) * FINDINGS_PER_PAGE : page * FINDINGS_PER_PAGE]
             by_id = {record.image_id: record for record in records}
-            st.html(finding_wall(shown, by_id, resolution_px=dataset.resolution_px))
+            named = {image_id for finding in shown for image_id in finding.image_ids}
+            broken = broken_photos(current_store(), [by_id[name] for name in sorted(named & by_id.keys())])
+            st.html(finding_wall(shown, by_id, broken, resolution_px=dataset.resolution_px))
     else:
         st.html('<p class="lp-note">The audit found nothing worth a look among the pictures.</p>')
     if dataset.rejected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,15 @@ def root(tmp_path: Path) -> Path:
         records = [
             CaptionRecord(
                 image_id=f"{split}{place}", split=split, file=f"{split}/images/{split}{place}.png",
-                caption=NASTY if split == "val" else f"{colour} shoes", sha256=f"{len(split)}{place}".rjust(64, "0"),
+                caption=NASTY if split == "val" else f"{colour} shoes",
+                sha256=sha256(f"{split}{place}".encode()).hexdigest(),
                 source_width_px=9, source_height_px=9, attributes={"colour": colour},
             )
             for place, colour in enumerate(colours)
         ]  # fmt: skip
         write_records(folder / split / "captions.jsonl", records)
+        for record in records:
+            write_bytes(folder / record.file, record.image_id.encode())
     write_bytes(folder / "test" / "captions.jsonl", b"{broken\n")
     manifest = read_record(folder / "manifest.json", DatasetManifest, made_by="prepare")
     near = Finding(kind="near-duplicate", image_ids=("train0", "train1"), detail="hashes differ in 2 of 64 bits")
@@ -62,6 +66,16 @@ def test_findings_stand_beside_their_pictures(monkeypatch: pytest.MonkeyPatch, r
     assert "<td>only half of &lt;it&gt;</td>" in html
     one = html_of(open_page(monkeypatch, root, "data", show="Findings", kind=["near-duplicate (1)"]))
     assert one.count('class="lp-finding"') == 1
+
+
+def test_a_photo_that_is_gone_or_changed_is_a_tile_with_the_mend(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    (root / "data" / "dataset" / "train" / "images" / "train0.png").unlink()
+    (root / "data" / "dataset" / "val" / "images" / "val0.png").write_bytes(b"")
+    for show, count in (("Examples", 4), ("Findings", 4)):
+        html = html_of(open_page(monkeypatch, root, "data", show=show))
+        assert "train/images/train0.png is not there. Bring it back: dvc checkout --force data/dataset" in html
+        assert "val/images/val0.png is not what was prepared." in html
+        assert html.count('class="lp-img') + html.count('class="lp-tile') == count
 
 
 def test_distributions_have_a_chart_per_attribute(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
