@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loupe.atomic_io import empty_folder, read_record, read_records, write_json
+from loupe.atomic_io import empty_folder, read_record, write_json
 from loupe.evaluation_records import ReferenceManifest, Selection
 from loupe.params import Params
 from loupe.paths import ProjectPaths
@@ -34,7 +34,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.image_set_files import read_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
-    from loupe.metrics.samples import photo_rows
+    from loupe.metrics.samples import photo_rows, split_captions
 
     settings = params.evaluate
     policy = choose_device()
@@ -44,7 +44,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     extractors.require_same(reference.extractors)
     train = read_image_set(paths.reference, "train", reference.files, made_by="reference")
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
-    captions = read_records(paths.dataset / "test" / "captions.jsonl", CaptionRecord, made_by="prepare")
+    dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
+    captions = split_captions(dataset, paths.dataset, "test")
     photos = photo_rows(captions, paths.dataset)
 
     rendered = _render(params, paths, store, captions, step=selection.step)

@@ -5,15 +5,15 @@ Reads data/dataset (never its test split) and the extractors; writes data/refere
 
 from __future__ import annotations
 
-from loupe.atomic_io import empty_folder, read_record, read_records, write_record
+from loupe.atomic_io import empty_folder, read_record, write_record
 from loupe.evaluation_records import ReferenceManifest
 from loupe.params import GenerateParams, Params
 from loupe.paths import ProjectPaths
-from loupe.records import CaptionRecord, DatasetManifest
+from loupe.records import DatasetManifest, Split
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 
-SPLITS = ("train", "val")
+SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
@@ -27,7 +27,7 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.image_set_files import write_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
-    from loupe.metrics.samples import photo_rows
+    from loupe.metrics.samples import photo_rows, split_captions
 
     policy = choose_device()
     extractors = resolve_extractors(
@@ -38,8 +38,7 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
     images, measured = {}, []
     for split in SPLITS:
-        records = read_records(paths.dataset / split / "captions.jsonl", CaptionRecord, made_by="prepare")
-        rows = photo_rows(records, paths.dataset)
+        rows = photo_rows(split_captions(dataset, paths.dataset, split), paths.dataset)
         images[split], counts = measure_images(
             rows, extractors, store, batch_size=params.evaluate.batch_size, what=f"reference: {split} photos"
         )

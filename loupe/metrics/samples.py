@@ -6,14 +6,24 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from functools import lru_cache
 from pathlib import Path
 
+from loupe.atomic_io import read_records, sha256_file
 from loupe.errors import PipelineError
 from loupe.metrics.image_set import ImageSet
 from loupe.metrics.images import ImageFile, UnreadableImageError, check_image_files, read_pixels
 from loupe.metrics.measure import ImageRow
-from loupe.records import CaptionRecord, SampleRecord, SamplesManifest
+from loupe.records import CaptionRecord, DatasetManifest, SampleRecord, SamplesManifest, Split
 
 UNREADABLE = "unreadable: "
 """Begins the reason of a picture that was drawn well, as far as its manifest knows, and cannot be looked at."""
+
+
+def split_captions(dataset: DatasetManifest, folder: Path, split: Split) -> list[CaptionRecord]:
+    """Return the captions of a split; PipelineError when they are not those that the dataset's manifest names."""
+    path = folder / split / "captions.jsonl"
+    records = read_records(path, CaptionRecord, made_by="prepare")
+    if sha256_file(path) != dataset.captions_sha256.get(split):
+        raise PipelineError(f"{path} does not match the dataset's manifest. Make it anew: dvc repro --force prepare")
+    return records
 
 
 def photo_rows(records: Iterable[CaptionRecord], dataset_folder: Path) -> list[ImageRow]:

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from loupe.atomic_io import read_record, read_records, sha256_file, write_record, write_records
+from loupe.errors import PipelineError
 from loupe.evaluation_records import ReferenceManifest
 from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
-from loupe.records import CaptionRecord
+from loupe.records import CaptionRecord, DatasetManifest
 from loupe.workstore import WorkStore
 from stages.evaluate import evaluate
 from stages.reference import reference
@@ -191,6 +192,12 @@ def test_a_changed_reference_photo_is_measured_anew_and_moves_the_distances(eval
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(photo)
     write_records(captions, [first.model_copy(update={"sha256": sha256_file(photo)}), *others])
+    with pytest.raises(PipelineError, match=r"captions\.jsonl does not match the dataset's manifest"):
+        evaluated.stage(reference)
+    place = evaluated.paths.dataset / "manifest.json"
+    manifest = read_record(place, DatasetManifest, made_by="prepare")
+    hashes = {**manifest.captions_sha256, "val": sha256_file(captions)}
+    write_record(place, manifest.model_copy(update={"captions_sha256": hashes}))
     assert counts_of(evaluated, reference, capsys)[0] == 3, "one photo, by its pixels and both networks"
     assert counts_of(evaluated, evaluate, capsys)[0] == 0
     after = evaluated.table("checkpoints.csv")[1]

@@ -18,6 +18,7 @@ from stages.select import select
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
 from tests.unit.metrics.evaluation_project import Run
 from tests.unit.metrics.small_run import read_json
+from tests.unit.metrics.toy_transformers import write_toy_dinov2
 
 _WATCHERS: list[list[str]] = []
 
@@ -49,7 +50,9 @@ def test_only_confirm_opens_the_test_split(tmp_path: Path, tiny_base_model: Path
     drawn_with = {"base_model": source.base_model, "checkpoints_fingerprint": source.checkpoints.fingerprint}
     write_record(run.manifest_path, run.samples().model_copy(update=drawn_with))
     test_split = str(run.paths.dataset / "test")
+    eyes = write_toy_dinov2(tmp_path / "eyes")
     sections = {
+        "evaluate": {"extractors": ["demo", "demo-clip", f"dinov2:{eyes}"]},
         "model": {"base": str(tiny_base_model), "revision": None},
         "confirm": {"test_captions": 3, "seeds_per_prompt": 2},
     }
@@ -74,6 +77,8 @@ def _check_final(run: Run) -> None:
     assert (final["step"], final["verdict"]) == (selection["step"], selection["verdict"])
     assert (final["n_images"], final["n_prompts"], final["n_real"]) == (6, 3, 12)
     assert (final["inception_extractor"], final["clip_extractor"]) == ("demo-classifier", "demo-clip")
+    assert final[next(name for name in final if name.startswith("eyes_"))].startswith("eyes@")
+    assert any(name.startswith("fd_eyes_") and name.endswith("_diff_lo") for name in final)
     selected, base = final["fd_demo_selected"], final["fd_demo_base"]
     # Each is written with 8 significant digits, i.e. rounded by at most half of 1e-7 of itself.
     assert final["fd_demo_diff"] == pytest.approx(selected - base, abs=1e-7 * (abs(selected) + abs(base)))
