@@ -164,6 +164,7 @@ class TrainRow(_Record):
     loss: float
     loss_smoothed: float
     learning_rate: float
+    """Of the UNet's adapter; that of a trained text encoder keeps its proportion to it."""
     grad_norm: float
     """Global L2 norm before clipping."""
 
