@@ -10,11 +10,12 @@ import asyncio
 import ipaddress
 import time
 from typing import Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from dashboard.access.oidc_guard import BACK_COOKIE
@@ -112,6 +113,9 @@ class Gate:
                 "This server is not known by that name. Its owner can allow it: --server.allowedHosts NAME",
                 status_code=400,
             )
+        if connection.scope["type"] == "websocket" and not _is_own_origin(connection):
+            # Streamlit would ask a server on the internet for this machine's address before it refuses.
+            return PlainTextResponse("A page of another server may not speak with this one.", status_code=403)
         if self._guard is None and not self._open_to_all and not _is_this_machine(connection):
             return PlainTextResponse(
                 "This review has no password and is shown on its own machine only.", status_code=403
@@ -132,6 +136,13 @@ def _led_back(request: Request) -> Response | None:
 def _asked_for(request: Request) -> str:
     path, query = quote(request.scope["path"]), request.scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path
+
+
+def _is_own_origin(connection: HTTPConnection) -> bool:
+    origin = connection.headers.get("origin")
+    if origin is None or origin in config.get_option("server.corsAllowedOrigins"):
+        return True
+    return urlsplit(origin).netloc == connection.headers.get("host")
 
 
 def _is_this_machine(connection: HTTPConnection) -> bool:

@@ -101,7 +101,7 @@ def binding_warnings(
         raise PipelineError(problems_message(f"--server.address {address}", problems))
     warnings = []
     if open_to_all:
-        warnings.append(f"{OPEN}=yes: everyone who reaches {address} sees this review and can vote.")
+        warnings.append(f"{OPEN}=yes: everyone who reaches {address} sees this review, can vote and can queue trials.")
     if not encrypted:
         warnings.append(
             f"{address} is served without encryption: passwords and cookies can be read on the way. Give it "

@@ -226,7 +226,8 @@ def test_a_host_header_with_a_path_in_it_opens_nothing(
 def test_unguarded_only_this_machine_is_let_in_under_its_own_name(
     urls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlit.config.get_option", lambda name: ["127.0.0.1", "localhost"])
+    hosts = {"server.allowedHosts": ["127.0.0.1", "localhost"], "server.corsAllowedOrigins": []}
+    monkeypatch.setattr("streamlit.config.get_option", hosts.get)
     assert served(None).get(urls[0]).status_code == 200
     assert served(None).get(urls[0], headers={"host": "rebound.example.org"}).status_code == 400
     away = served(None, client="192.0.2.7")
@@ -234,6 +235,18 @@ def test_unguarded_only_this_machine_is_let_in_under_its_own_name(
     with pytest.raises(WebSocketDisconnect), away.websocket_connect(STREAM):
         pass
     assert served(None, open_to_all=True, client="192.0.2.7").get(urls[0]).status_code == 200
+
+
+def test_a_page_of_another_server_cannot_open_the_websocket(password: PasswordHash) -> None:
+    guarded = served(PasswordGuard(password))
+    sign_in(guarded)
+    for client in (guarded, served(None)):
+        for origin in ("https://example.org", "null", "http://127.0.0.1:9999"):
+            headers = {"origin": origin}
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect(STREAM, headers=headers):
+                pass
+        with client.websocket_connect(STREAM, headers={"origin": ORIGIN}) as stream:
+            assert stream.receive_text() == "content of the run"
 
 
 def test_no_password_stands_in_a_page_or_in_the_log(password: PasswordHash, caplog: pytest.LogCaptureFixture) -> None:
