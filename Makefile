@@ -1,12 +1,13 @@
 # `make help` lists the targets. The environment is made once, by the first target that needs it.
 PYTHON ?= python3
 PORT ?= 8501
+SUDO ?= $(shell test "$$(id -u)" = 0 || echo sudo)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check repro dashboard test lint demo-kit lock clean
+.PHONY: help setup check repro dashboard browser test lint demo-kit lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +37,12 @@ lint: setup
 
 test: setup lint  ## Check style and run the whole test suite
 	@python -m pytest
+
+browser:  ## Install Chromium for the browser tests (from Debian's or Ubuntu's packages)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  if command -v apt-get >/dev/null; then \
+	    $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends chromium; \
+	  else echo "Install Chromium or Google Chrome with this system's package manager."; exit 1; fi
 
 demo-kit: setup  ## Train the demo's base model and scorers anew, from code alone (up to 3 hours on 2 cores)
 	@python -m loupe.demo.kit

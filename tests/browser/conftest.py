@@ -27,7 +27,7 @@ FLAGS = [
 def browser() -> Iterator[object]:
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
-        pytest.skip("no Chromium is installed; on Debian: apt-get install chromium")
+        pytest.skip("no Chromium is installed; to install it: make browser")
     sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
