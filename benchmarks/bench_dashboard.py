@@ -37,6 +37,8 @@ BARS = {
     "next_page_without_previews_s": 0.5,
     "compare_first_view_mb": 3.0, "server_memory_mb": 500.0, "live_checkpoint_s": 3.0, "live_metric_s": 3.0,
 }  # fmt: skip
+CLICKS_PER_ROUND = 15
+OTHER_PAGES = ("Vote", "Training", "Data", "Experiments", "Report")
 PREVIEWS_LIMIT_S = 900
 
 
@@ -49,7 +51,7 @@ def main() -> None:
             measured |= measure_waiting(browser, usual, repeats=options.repeats)
             memory = measure_memory(browser, large, clicks=options.clicks)
             chromium = browser.version
-    measured["server_memory_mb"] = memory["after_each_10_clicks_mb"]
+    measured["server_memory_mb"] = memory["after_each_15_clicks_mb"]
     content = {
         "setting": {
             "pictures": _count(USUAL), "pictures_of_the_large_run": _count(LARGE), "side_px": USUAL.size_px,
@@ -112,16 +114,17 @@ def measure_memory(browser: Any, root: Path, *, clicks: int) -> dict[str, Any]:
     prompt_ids, series = _prompt_ids(LARGE), []
     with _server(root) as server, review.new_page(browser) as page:
         at_start = server.resident_mb()
-        for turn in range(max(2, clicks // 10)):
+        for turn in range(max(2, clicks // CLICKS_PER_ROUND)):
             review.page_switches(page, server.address, repeats=1)
             review.step_slides(page, server.address, LARGE.all_steps[-2:])
             review.seed_filters(page, server.address, repeats=1)
             review.searches(page, server.address, prompt_ids[10 * turn : 10 * turn + 2])
             review.page_turns(page, server.address, repeats=2)
+            review.visit_all(page, OTHER_PAGES)
             series.append(server.resident_mb())
     return {
-        "at_start_mb": round(at_start, 1), "after_each_10_clicks_mb": [round(value, 1) for value in series],
-        "growth_after_the_first_10_clicks_mb": round(series[-1] - series[0], 1),
+        "at_start_mb": round(at_start, 1), "after_each_15_clicks_mb": [round(value, 1) for value in series],
+        "growth_after_the_first_15_clicks_mb": round(series[-1] - series[0], 1),
     }  # fmt: skip
 
 
@@ -200,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, help="folder that keeps the drawn runs (1 GB) for the next time")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--clicks", type=int, default=40)
+    parser.add_argument("--clicks", type=int, default=60)
     return parser
 
 

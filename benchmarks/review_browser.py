@@ -76,6 +76,14 @@ def page_switches(page: Any, address: str, *, repeats: int) -> list[float]:
     return times
 
 
+def visit_all(page: Any, names: Sequence[str]) -> None:
+    """Open one page after the other, each until its script has ended."""
+    for name in names:
+        _open(page, name)
+        page.wait_for_url(f"**/{name.lower()}*")
+        page.wait_for_function("document.querySelector('.stApp').dataset.testScriptState === 'notRunning'")
+
+
 def step_slides(page: Any, address: str, steps: tuple[int, ...]) -> list[float]:
     """Move the one step slider from the last step to the first and back, over all pictures at once."""
     page.goto(f"{address}/compare?layout=One+step&at={steps[-1]}")
