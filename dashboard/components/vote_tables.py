@@ -75,7 +75,7 @@ def _strength_chart(strengths: Strengths) -> alt.LayerChart:
     order = [item["checkpoint"] for item in data]
     base = alt.Chart(alt.Data(values=data)).encode(y=alt.Y("checkpoint:N", sort=order, title=None))
     title = "strength: log odds to be preferred over the base model  →"
-    x = alt.X("strength:Q", title=title)
+    x = alt.X("strength:Q", title=title, axis=alt.Axis(tickCount=8))
     tooltip = [alt.Tooltip("checkpoint:N"), *(alt.Tooltip(f"{n}:Q", format=".2f") for n in ("strength", "lo", "hi"))]
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=NULL, strokeDash=[5, 4]).encode(x="zero:Q")
     bars = base.transform_filter("isValid(datum.lo)").mark_rule(color=SCORE, opacity=0.45, strokeWidth=6)

@@ -18,7 +18,7 @@ from dashboard.components.vote_welcome import welcome
 from dashboard.current_run import current_store
 from dashboard.image_route import picture_url
 from loupe.errors import PipelineError
-from loupe.records import SampleRecord
+from loupe.records import SampleRecord, SamplesManifest
 from loupe.run_files import signature
 from loupe.run_state import Progress, run_state
 from loupe.run_store import RunStore
@@ -40,28 +40,35 @@ ANSWERS: tuple[tuple[Choice, str, str], ...] = (
 def show(store: RunStore) -> None:
     """Show the page."""
     manifest, book = store.samples_manifest(), vote_book(store.paths.root)
-    if banner := state_banner(run_state(store)):
-        st.html(banner)
+    banner = state_banner(run_state(store))
     if manifest is None or len(manifest.steps) < 2:
         st.html(
-            headline(
+            banner
+            + headline(
                 "Nothing to vote on yet",
                 "A vote needs the finished pictures of two checkpoints: <code>dvc repro generate</code> draws them.",
             )
         )
         return
+    _show_vote(store, book, manifest)
+    if banner:  # below: who votes looks at pictures, not at the state of the run
+        st.html(banner)
+
+
+def _show_vote(store: RunStore, book: VoteBook, manifest: SamplesManifest) -> None:
     by_name = {step_value(step): step for step in manifest.steps}
     said = st.session_state.get("reviewer", st.query_params.get("reviewer", ""))
     is_named, reviewer = bool(REVIEWER.fullmatch(str(said).strip())), ""
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom", key="lp-vote-bar"):
         side = st.segmented_control(
-            "Show", [VOTE, RESULTS], key="show", default=VOTE, bind="query-params", required=True
-        )
-        if is_named or side == RESULTS:
-            reviewer = _name_field()
-        with st.popover("Only some checkpoints"):
+            "Show", [VOTE, RESULTS], key="show", default=VOTE, bind="query-params", required=True,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        with st.popover(str(said).strip() if is_named else "Only some checkpoints", icon=":material/tune:"):
+            if is_named or side == RESULTS:
+                reviewer = _name_field()
             among = st.pills(
-                "Ask about these alone", list(by_name), key="among", selection_mode="multi", bind="query-params"
+                "Ask only about these", list(by_name), key="among", selection_mode="multi", bind="query-params"
             )
     chosen = [by_name[name] for name in among] or manifest.steps
     try:
@@ -130,11 +137,11 @@ def _ask(store: RunStore, book: VoteBook, votes: list[Vote], reviewer: str, plan
     )
     text = next((p.text for p in store.prompts() if p.prompt_id == question.one.prompt_id), "")
     st.html(
-        f'<header class="lp-headline lp-question"><h1>Which is the better picture?</h1><p>{escape(text)}</p></header>'
+        f'<header class="lp-headline lp-question"><h1>Which is the better picture?</h1><p>{escape(text)}</p>'
+        f"{progress_bar(Progress(len(answered), len(plan.questions), 'questions', None))}</header>"
     )
     whole = _show_pair(store, sides)
     _show_answers(book, plan, question, sides, reviewer, whole=whole)
-    st.html(progress_bar(Progress(len(answered), len(plan.questions), "questions", None)))
     _preload(open_questions[1:2])
 
 
