@@ -200,6 +200,26 @@ def test_samples_of_another_run_are_refused(evaluated: Run) -> None:
     assert "dvc repro generate" in message
 
 
+def test_captions_that_the_dataset_does_not_name_are_refused(evaluated: Run) -> None:
+    captions = evaluated.paths.dataset / "val" / "captions.jsonl"
+    captions.write_text(captions.read_text(encoding="utf-8").replace("photo 1", "photo 7"), encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"val.captions\.jsonl does not match the dataset's manifest"):
+        evaluated.stage(reference)
+
+
+def test_missing_and_altered_reference_photos_are_all_named(evaluated: Run) -> None:
+    photos = sorted((evaluated.paths.dataset / "val" / "images").glob("*.png"))
+    photos[0].unlink()
+    photos[1].write_bytes(photos[1].read_bytes() + b"x")
+    with pytest.raises(PipelineError) as caught:
+        evaluated.stage(reference)
+    message = str(caught.value)
+    assert "prepared photos: 2 problems" in message
+    assert f"{photos[0]}: No such file" in message
+    assert f"{photos[1]}: changed since it was made" in message
+    assert "dvc repro --force prepare" in message
+
+
 def test_altered_features_are_not_believed(evaluated: Run) -> None:
     file = evaluated.paths.reference / "val-inception.safetensors"
     content = bytearray(file.read_bytes())

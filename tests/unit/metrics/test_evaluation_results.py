@@ -6,20 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from loupe.atomic_io import read_record, read_records, sha256_file, write_record, write_records
-from loupe.errors import PipelineError
+from loupe.atomic_io import read_record, sha256_file
 from loupe.evaluation_records import ReferenceManifest
 from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
-from loupe.records import CaptionRecord, DatasetManifest
 from loupe.workstore import WorkStore
 from stages.evaluate import evaluate
 from stages.reference import reference
 from stages.select import select
 from tests.unit.metrics.evaluation_project import BLACK, KEYS, SPECS, STEPS, Run, without_best
 from tests.unit.metrics.small_run import read_json, toy_prompts, write_samples
-from tests.unit.metrics.toy_transformers import change_weights
 
 
 def test_one_row_per_step_with_the_base_first(run: Run) -> None:
@@ -152,54 +148,3 @@ def test_what_is_computed_alone_equals_what_is_computed_together(evaluated: Run,
     write_samples(evaluated.paths.samples, steps=(0, 10), prompts=toy_prompts(3), seeds=2)
     evaluated.stage(evaluate)
     assert evaluated.table("checkpoints.csv") == before
-
-
-def counts_of(run: Run, work, capsys: pytest.CaptureFixture[str]) -> tuple[int, int]:
-    """Run a stage; return how much it computed and how much it reused."""
-    capsys.readouterr()
-    run.stage(work)
-    line = next(line for line in capsys.readouterr().out.splitlines() if ": computed=" in line)
-    return tuple(int(part.partition("=")[2]) for part in line.split()[1:])
-
-
-def test_a_changed_prompt_is_encoded_anew_and_moves_the_text_score_alone(evaluated: Run, capsys) -> None:
-    before = evaluated.table("checkpoints.csv")[1]
-    manifest = evaluated.samples()
-    changed = manifest.prompts[0].model_copy(update={"text": manifest.prompts[0].text + "!"})
-    write_record(evaluated.manifest_path, manifest.model_copy(update={"prompts": (changed, *manifest.prompts[1:])}))
-    assert counts_of(evaluated, evaluate, capsys)[0] == 1
-    after = evaluated.table("checkpoints.csv")[1]
-    assert after["clip_demo"] != before["clip_demo"]
-    assert after["cmmd_demo"] == before["cmmd_demo"]
-
-
-def test_a_changed_extractor_measures_everything_anew_and_only_with_itself(evaluated: Run, capsys) -> None:
-    before = evaluated.table("checkpoints.csv")[1]
-    change_weights(evaluated.paths.demo / "classifier" / "model.safetensors")
-    assert counts_of(evaluated, reference, capsys)[0] == 24 + 12, "every photo with the classifier, none otherwise"
-    assert counts_of(evaluated, evaluate, capsys)[0] == 12
-    after = evaluated.table("checkpoints.csv")[1]
-    assert after["is_demo"] != before["is_demo"], "a weight of the classes was changed"
-    assert after["cmmd_demo"] == before["cmmd_demo"]
-
-
-def test_a_changed_reference_photo_is_measured_anew_and_moves_the_distances(evaluated: Run, capsys) -> None:
-    before = evaluated.table("checkpoints.csv")[1]
-    captions = evaluated.paths.dataset / "val" / "captions.jsonl"
-    first, *others = read_records(captions, CaptionRecord, made_by="prepare")
-    photo = evaluated.paths.dataset / first.file
-    pixels = np.asarray(Image.open(photo)).copy()
-    pixels[0, 0] ^= 1
-    Image.fromarray(pixels).save(photo)
-    write_records(captions, [first.model_copy(update={"sha256": sha256_file(photo)}), *others])
-    with pytest.raises(PipelineError, match=r"captions\.jsonl does not match the dataset's manifest"):
-        evaluated.stage(reference)
-    place = evaluated.paths.dataset / "manifest.json"
-    manifest = read_record(place, DatasetManifest, made_by="prepare")
-    hashes = {**manifest.captions_sha256, "val": sha256_file(captions)}
-    write_record(place, manifest.model_copy(update={"captions_sha256": hashes}))
-    assert counts_of(evaluated, reference, capsys)[0] == 3, "one photo, by its pixels and both networks"
-    assert counts_of(evaluated, evaluate, capsys)[0] == 0
-    after = evaluated.table("checkpoints.csv")[1]
-    assert all(after[key] != before[key] for key in ("fd_demo", "kid_demo", "cmmd_demo"))
-    assert after["clip_demo"] == before["clip_demo"]
