@@ -135,11 +135,7 @@ class RunStore:
         manifest = self.samples_manifest()
         if manifest:
             return manifest.prompts
-        params = self.params()
-        fixed = params.generate.prompts if params else {}
-        known = [PromptRecord(prompt_id=key, text=text, colour=None) for key, text in fixed.items()]
-        found = sorted({prompt for prompt, _, _ in pictures_in(self.files, self.paths.samples)} - fixed.keys())
-        return (*known, *(self._caption_prompt(prompt_id) for prompt_id in found))
+        return self._prompts_so_far(pictures_in(self.files, self.paths.samples))
 
     def samples(
         self,
@@ -166,7 +162,7 @@ class RunStore:
         for sample in appearing_samples(
             self.files,
             pictures,
-            prompts=self.prompts(),
+            prompts=[p for p in self._prompts_so_far(pictures) if prompt_ids is None or p.prompt_id in prompt_ids],
             n_seeds=params.generate.seeds_per_prompt if params else 0,
             steps=self.steps(),
             wanted=wanted,
@@ -200,6 +196,13 @@ class RunStore:
         return run_fingerprint(self.paths)
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _prompts_so_far(self, pictures: Collection[SampleKey]) -> tuple[PromptRecord, ...]:
+        params = self.params()
+        fixed = params.generate.prompts if params else {}
+        known = [PromptRecord(prompt_id=key, text=text, colour=None) for key, text in fixed.items()]
+        found = sorted({prompt for prompt, _, _ in pictures} - fixed.keys())
+        return (*known, *(self._caption_prompt(prompt_id) for prompt_id in found))
 
     def _caption_prompt(self, prompt_id: str) -> PromptRecord:
         split, _, image_id = prompt_id.partition("_")
