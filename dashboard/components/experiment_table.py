@@ -38,7 +38,7 @@ def score_columns(rows: Sequence[Experiment]) -> tuple[ScoreColumn, ...]:
     """Return the scores that some row has, those that decide first."""
     known = summary_specs(rows)
     specs = sorted(known, key=lambda s: (not s.ranks, s.criterion is None, not s.headline))
-    found = [ScoreColumn(f"{spec.key}_{at}", spec, at) for spec in specs for at in _CHECKPOINTS]
+    found = [ScoreColumn(f"{spec.key}_{at}", spec, at) for at in _CHECKPOINTS for spec in specs]
     return tuple(column for column in found if any(column.key in row.scores for row in rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -25,18 +26,18 @@ def trial_panel(store: RunStore, rows: Sequence[Experiment], run: Run) -> None:
     alive = worker_is_alive(store.paths.root)
     if not unfinished and not alive:
         return
-    n_queued = sum(row.state == "Queued" for row in unfinished)
-    n_running = sum(row.state == "Running" for row in unfinished)
+    counts = Counter(row.state for row in unfinished)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="lp-queue-head"):
-        st.html(f"<h2>Queue</h2><small>{_summary(n_running, n_queued, alive=alive)}</small>")
-        _buttons(run, alive=alive, n_queued=n_queued)
+        st.html(f"<h2>Queue</h2><small>{_summary(counts, alive=alive)}</small>")
+        _buttons(run, alive=alive, n_queued=counts["Queued"])
     cards = "".join(_card(store, row, alive=alive) for row in unfinished)
     st.html(f'<div class="lp-trials">{cards}</div>' if cards else "<i></i>")
 
 
-def _summary(n_running: int, n_queued: int, *, alive: bool) -> str:
-    worker = "one after the other" if alive else "not started"
-    return f"{n_running} running, {n_queued} waiting, {worker}"
+def _summary(counts: Counter[str], *, alive: bool) -> str:
+    words = {"Running": "running", "Queued": "waiting", "Failed": "failed"}
+    said = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
+    return ", ".join([*said, "one after the other" if alive else "not started"])
 
 
 def _buttons(run: Run, *, alive: bool, n_queued: int) -> None:
@@ -66,18 +67,17 @@ def _card(store: RunStore, row: Experiment, *, alive: bool) -> str:
 def _doing(row: Experiment, view: TrialView, *, alive: bool) -> str:
     if row.state == "Queued":
         return f"<p>{'Waits for its turn.' if alive else 'Waits until the queue is started.'}</p>"
+    name = escape(row.name)
     if row.state == "Failed":
-        return f"<p>It ended with an error. Its last lines:</p>{_log(view.log)}" if view.log else _no_log(row)
+        last = (
+            f"Its last lines:</p>{_log(view.log)}<p>" if view.log else f"Its log: <code>dvc queue logs {name}</code>. "
+        )
+        return f"<p>It ended with an error. {last}To clear it away: <code>dvc queue remove {name}</code></p>"
     if not alive:
-        name = escape(row.name)
         return f"<p>Its worker is gone. To clear it away: <code>dvc queue kill {name}</code></p>{_log(view.log)}"
     stage = f"Stage {view.stage}" if view.stage else "Starting, or between two stages"
     bar = progress_bar(view.progress) if view.progress else ""
     return f"<p>{stage}</p>{bar}{_log(view.log[-LINES_WHILE_RUNNING:])}"
-
-
-def _no_log(row: Experiment) -> str:
-    return f"<p>It left no log. What DVC kept: <code>dvc queue logs {escape(row.name)}</code></p>"
 
 
 def _log(lines: Sequence[str]) -> str:

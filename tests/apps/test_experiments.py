@@ -164,7 +164,7 @@ def test_the_queue_says_what_each_unfinished_trial_does(monkeypatch: pytest.Monk
     monkeypatch.setattr("loupe.experiments.experiments", with_states)
     app = open_page(monkeypatch, root, "experiments")
     html = html_of(app)
-    assert "1 running, 1 waiting, not started" in html
+    assert "1 running, 1 waiting, 1 failed, not started" in html
     assert "Its worker is gone" in html
     assert "Waits until the queue is started" in html
     assert "error: &lt;b&gt;no&lt;/b&gt; GPU" in html
