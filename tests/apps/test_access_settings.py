@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from dashboard.access import password as password_module
+from dashboard.access.gate import Gate
 from dashboard.access.oidc_guard import OidcGuard
 from dashboard.access.password import hash_password, parse_hash
 from dashboard.access.password_guard import PasswordGuard
-from dashboard.access.settings import binding_warnings, guard_of
+from dashboard.access.settings import binding_warnings, guard_of, guard_of_this_server
 from dashboard.access.sign_in import SESSION_S, Sessions, WrongTries
 from loupe.errors import PipelineError
-from tests.run_fixture import ROOT
+from tests.apps.page_driver import html_of
+from tests.run_fixture import ROOT, Shape, complete_run
 
 PASSWORD = "correct horse battery"
 AUTH: dict[str, Any] = {
@@ -167,6 +170,22 @@ def test_an_address_that_others_reach_needs_one(address: str) -> None:
         binding(address=address, guard=guard, allowed_hosts=["127.0.0.1", "localhost", "::1"])
     (said,) = binding(address=address, open_to_all=True)
     assert "everyone who reaches" in said
+
+
+def test_pages_without_their_gate_show_nothing_of_a_guarded_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with `streamlit run dashboard/review.py`."""
+    complete_run(tmp_path, Shape(steps=(75,), seeds=1, size_px=16, captions=0))
+    monkeypatch.setenv("LOUPE_PROJECT", str(tmp_path))
+    monkeypatch.setenv("LOUPE_PASSWORD", PASSWORD)
+    monkeypatch.setattr(Gate, "is_up", False)
+    guard_of_this_server.cache_clear()
+    app = AppTest.from_file(str(ROOT / "dashboard" / "review.py"), default_timeout=120).run()
+    guard_of_this_server.cache_clear()
+    assert "served by dashboard/server.py alone" in app.error[0].value
+    assert html_of(app) == ""
+    assert not app.get("vega_lite_chart")
 
 
 def test_a_server_that_would_be_open_by_mistake_does_not_start(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The review in a real browser: links, original bytes, quiet console, no foreign request, phone width, live update."""
+"""The review in a real browser: links, original bytes, markup in prompts, paths that lead nowhere, live update."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from loupe.atomic_io import write_bytes
-from tests.browser.conftest import WAIT_MS
 from tests.run_fixture import Shape, complete_run, draw_sample, paint_shoe, prompts_of, running_run
 
 pytestmark = pytest.mark.browser
 SHAPE = Shape(size_px=128)
-LIVE_LIMIT_S = 15.0
-"""Three seconds are the aim on an idle machine (the watch looks every 1.5 s); a busy one gets more."""
+LIVE_LIMIT_S = 45.0
+"""Three seconds are the bar on an idle machine (benchmarks/bench_dashboard.py holds it); a busy one gets more."""
 
 
 @pytest.fixture(scope="module")
@@ -36,46 +35,6 @@ def address(root: Path, serve: Callable[[Path], str], browser: Any) -> str:
 def open_compare(page: Any, address: str, query: str = "") -> None:
     page.goto(f"{address}/compare{query}")
     page.wait_for_selector(".lp-prompt .lp-img")
-
-
-def first_picture_loads(page: Any) -> None:
-    page.wait_for_function("(i => i && i.complete && i.naturalWidth > 0)(document.querySelector('.lp-img'))")
-
-
-def test_pages_are_quiet_and_ask_nobody_else(page: Any, address: str) -> None:
-    complaints: list[str] = []
-    foreign: list[str] = []
-
-    def note_request(request: Any) -> None:
-        parts = urlsplit(request.url)
-        if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != urlsplit(address).netloc:
-            foreign.append(request.url)
-
-    def note_answer(answer: Any) -> None:
-        # On a page below the root Streamlit first looks for its server beside that page; nothing of ours answers 4xx.
-        if answer.status >= 400 and "/compare/_stcore/" not in answer.url:
-            complaints.append(f"{answer.status} {answer.url}")
-
-    page.on("request", note_request)
-    page.on("response", note_answer)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text)
-            if message.type == "error" and "/compare/_stcore/" not in (message.location or {}).get("url", "")
-            else None
-        ),
-    )
-    page.goto(address)
-    page.wait_for_selector("h1:has-text('Ship step 300')")
-    page.wait_for_selector(".stVegaLiteChart canvas, .stVegaLiteChart svg")
-    first_picture_loads(page)
-    page.wait_for_selector("h2:has-text('Final result on the test split')")
-    open_compare(page, address)
-    first_picture_loads(page)
-    assert complaints == []
-    assert foreign == []
 
 
 def test_a_link_shows_the_same_comparison_and_follows_the_filters(page: Any, address: str) -> None:
@@ -110,6 +69,10 @@ def test_a_prompt_with_markup_shows_literally(page: Any, address: str) -> None:
     [
         "/img/../params.yaml", "/img/..%2f..%2fparams.yaml", "/img/%2e%2e/params.yaml", "/img/....//params.yaml",
         "/img/black_shoes-0/000000.png", "/img/" + "0" * 64, "/preview/..%5cparams.yaml", "/img/%00",
+        "/../params.yaml", "/%2e%2e/params.yaml", "/..%5cparams.yaml", "//params.yaml", "/compare/../params.yaml",
+        "/static/../params.yaml", "/static/..%2f..%2fparams.yaml", "/media/..%2fparams.yaml",
+        "/app/static/../params.yaml", "/component/../../params.yaml", "/_stcore/bidi-components/..%2fparams.yaml",
+        "/img/%252e%252e%252fparams.yaml", "/_stcore/upload_file/..%2f..%2fparams.yaml",
     ],
 )  # fmt: skip
 def test_no_path_leads_to_a_file(address: str, path: str) -> None:
@@ -131,20 +94,6 @@ def test_the_server_listens_on_this_machine_only(address: str) -> None:
         socket.create_connection((others.pop(), urlsplit(address).port), timeout=3),
     ):
         pass
-
-
-@pytest.mark.parametrize("path", ["/", "/compare"])
-def test_a_phone_scrolls_in_the_tables_not_across_the_page(browser: Any, address: str, path: str) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
-    page.goto(address + path)
-    page.wait_for_selector(".lp-img")
-    widths = page.evaluate(
-        "[document.documentElement.scrollWidth, document.querySelector('.stMain').scrollWidth, window.innerWidth]"
-    )
-    context.close()
-    assert max(widths[:2]) <= widths[2]
 
 
 def test_a_new_picture_shows_while_the_page_is_open_and_the_place_is_kept(

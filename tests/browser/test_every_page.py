@@ -78,6 +78,8 @@ def test_a_page_is_quiet_asks_nobody_else_and_shows_no_raw_error(page: Any, addr
     page.goto(f"{address}/{path}")
     page.wait_for_selector(READY[path])
     settle(page)
+    if path in ("", "training"):
+        page.wait_for_selector(".stVegaLiteChart canvas, .stVegaLiteChart svg")
     assert heard == []
     assert page.locator("[data-testid='stException']").count() == 0
     assert "Traceback" not in page.locator("body").inner_text()
