@@ -117,11 +117,17 @@ def samples_at(root: Path, rev: str) -> SamplesManifest:
     try:
         return SamplesManifest.model_validate_json(content)
     except ValidationError:
-        raise PipelineError(f"data/samples/manifest.json of {rev[:7]} cannot be read by this version.") from None
+        raise PipelineError(
+            f"data/samples/manifest.json of {rev[:7]} cannot be read: another version of Loupe wrote it, or DVC's cache "
+            "is damaged. To fetch it again from a remote: dvc fetch --all-commits data/samples"
+        ) from None
 
 
 def show_pictures_at(store: RunStore, rev: str, samples: Iterator[SampleRecord] | list[SampleRecord]) -> set[str]:
-    """Let the store give the files of these pictures by SHA-256, from DVC's cache; return the hashes that are there."""
+    """Let the store give the files of these pictures by SHA-256, from DVC's cache; return the hashes that are there.
+
+    Of a file in the cache the bytes are read: a damaged one is not there.
+    """
     from dvc.api import DVCFileSystem
     from dvc_data.index import DataIndexDirError
 
@@ -135,7 +141,7 @@ def show_pictures_at(store: RunStore, rev: str, samples: Iterator[SampleRecord] 
         except (FileNotFoundError, DataIndexDirError):
             continue
         file = Path(filesystem.repo.cache.local.oid_to_path(md5)) if md5 else None
-        if file is not None and file.is_file():
+        if file is not None and store.files.sha256(file) == sample.sha256:
             store.shown[sample.sha256] = file
             found.add(sample.sha256)
     return found

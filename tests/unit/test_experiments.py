@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -95,6 +96,39 @@ def test_a_revision_whose_pictures_are_gone_says_so(project: Path, tmp_path: Pat
     shutil.rmtree(copy / ".dvc" / "cache")
     with pytest.raises(PipelineError, match="dvc fetch"):
         samples_at(copy, git(copy, "rev-parse", "HEAD~1"))
+
+
+def damaged_copy(project: Path, copy: Path, name: str) -> Path:
+    """A copy whose DVC cache holds one file of the first commit cut in half."""
+    shutil.copytree(project, copy, symlinks=True)
+    pointer = git(copy, "show", "HEAD~1:data/samples.dvc")
+    cache = copy / ".dvc" / "cache" / "files" / "md5"
+
+    def kept(md5: str) -> Path:
+        return cache / md5[:2] / md5[2:]
+
+    folder = next(line.split(":")[1].strip() for line in pointer.splitlines() if "md5:" in line)
+    entries = {entry["relpath"]: entry["md5"] for entry in json.loads(kept(folder).read_text())}
+    file = kept(entries[name] if name else folder)
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return copy
+
+
+@pytest.mark.parametrize(("name", "message"), [("", "not here"), ("manifest.json", "is damaged")])
+def test_a_damaged_cache_is_told_with_the_mend(project: Path, tmp_path: Path, name: str, message: str) -> None:
+    copy = damaged_copy(project, tmp_path / "copy", name)
+    with pytest.raises(PipelineError, match=f"{message}.*dvc fetch --all-commits data/samples"):
+        samples_at(copy, git(copy, "rev-parse", "HEAD~1"))
+
+
+def test_a_damaged_picture_in_the_cache_is_not_there(project: Path, tmp_path: Path) -> None:
+    copy = damaged_copy(project, tmp_path / "copy", "black_shoes-0/000075.png")
+    first, store = git(copy, "rev-parse", "HEAD~1"), RunStore(copy)
+    manifest = samples_at(copy, first)
+    lost = next(s.sha256 for s in manifest.samples if s.file == "black_shoes-0/000075.png")
+    assert show_pictures_at(store, first, manifest.samples) == {s.sha256 for s in manifest.samples} - {lost}
+    assert store.sample_file(lost) is None
 
 
 @pytest.mark.parametrize("state", ["Running", "Failed", "Queued"])
