@@ -118,8 +118,8 @@ def samples_at(root: Path, rev: str) -> SamplesManifest:
         return SamplesManifest.model_validate_json(content)
     except ValidationError:
         raise PipelineError(
-            f"data/samples/manifest.json of {rev[:7]} cannot be read: another version of Loupe wrote it, or DVC's cache "
-            "is damaged. To fetch it again from a remote: dvc fetch --all-commits data/samples"
+            f"data/samples/manifest.json of {rev[:7]} cannot be read: another version of Loupe wrote it, or "
+            "DVC's cache is damaged. To fetch it again from a remote: dvc fetch --all-commits data/samples"
         ) from None
 
 
