@@ -61,7 +61,7 @@ def experiments(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
     try:
         rows = dvc.api.exp_show(repo=str(root), num=max_commits)
     except (DvcException, SCMError) as error:
-        said = str(error).replace(f"{root}/", "")
+        said = str(error).replace(f"{root}/", "").replace(str(root), "this folder")
         raise PipelineError(
             f"DVC cannot list the experiments: {said}. They need a git repository with at least one commit, owned by "
             "the user who runs this server."
