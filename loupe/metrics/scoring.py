@@ -20,9 +20,11 @@ from loupe.metrics.bootstrap import (
     LEAST_PROMPTS,
     Interval,
     counts_per_image,
+    covering,
     mean_resamples,
     percentile_interval,
     resample_prompts,
+    wilson_interval,
 )
 from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
 from loupe.records import BASE_STEP
@@ -205,9 +207,15 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
 
 
 def mean_estimate(values_N: Array, counts_RN: NDArray[np.int64], *, needs: str) -> Estimate:
-    """Return the mean over the images that have a value; TooFewImagesError, saying what it needs, when none has."""
+    """Return the mean over the images that have a value; TooFewImagesError, saying what it needs, when none has.
+
+    The interval of a share (every value 0 or 1) holds Wilson's too: resamples of nothing but 1 never show a 0.
+    """
     value, draws = _mean_of_finite(values_N, needs), mean_resamples(values_N, counts_RN)
-    return Estimate(value=value, draws=draws, interval=percentile_interval(draws))
+    interval, finite = percentile_interval(draws), values_N[np.isfinite(values_N)]
+    if interval is not None and np.isin(finite, (0.0, 1.0)).all():
+        interval = covering(interval, wilson_interval(value, len(finite)))
+    return Estimate(value=value, draws=draws, interval=interval)
 
 
 def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:
