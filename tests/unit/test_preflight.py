@@ -134,7 +134,7 @@ def test_fast_tries_nothing(project, capsys, monkeypatch):
 def test_what_is_missing_is_named_all_at_once_before_any_trial(project, capsys):
     change(project, "data", root="nowhere")
     change(project, "model", base="no-such-folder")
-    change(project, "evaluate", clip="ViT-B-32/absent.safetensors")
+    change(project, "evaluate", extractors=["demo", "ViT-B-32/absent.safetensors"])
     _, error = refusal(capsys, "check")
     assert "3 problems" in error
     assert "data.root" in error
