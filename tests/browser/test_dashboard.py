@@ -101,9 +101,11 @@ def test_a_new_picture_shows_while_the_page_is_open_and_the_place_is_kept(
 ) -> None:
     running = running_run(tmp_path_factory.mktemp("running"), SHAPE)
     open_compare(page, serve(running))
+    before = 2 * SHAPE.seeds * len(prompts_of(SHAPE))
+    page.wait_for_function(f"document.querySelectorAll('.lp-prompt .lp-img').length === {before}")
     page.locator(".lp-prompt").nth(2).scroll_into_view_if_needed()
     place = "document.querySelector('.st-key-lp-grid').scrollTop"
-    before, scrolled = page.locator(".lp-prompt .lp-img").count(), page.evaluate(place)
+    scrolled = page.evaluate(place)
     assert scrolled > 0
     prompt = prompts_of(SHAPE)[0]
     started = time.monotonic()

@@ -27,7 +27,8 @@ def test_pictures_show_as_they_are_drawn_and_then_the_finished_set(
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{serve(root)}/compare?seed=1")
     page.wait_for_selector(".lp-prompt .lp-img")
-    assert page.locator(".lp-prompt .lp-tile.waiting").count() == 3 * len(prompts_of(SHAPE))
+    waiting = 3 * len(prompts_of(SHAPE))
+    page.wait_for_function(f"document.querySelectorAll('.lp-prompt .lp-tile.waiting').length === {waiting}")
     page.locator(".lp-prompt").last.scroll_into_view_if_needed()
     scrolled = page.evaluate(PLACE)
     assert scrolled > 0
@@ -38,7 +39,8 @@ def test_pictures_show_as_they_are_drawn_and_then_the_finished_set(
             write_bytes(ProjectPaths(root).samples / f"{prompt.prompt_id}-1" / f"{step:06d}.png", picture)
             time.sleep(0.05)
     page.wait_for_selector(".lp-prompt .lp-tile.waiting", state="detached")
-    assert page.locator(".lp-prompt .lp-img").count() == len(SHAPE.all_steps) * len(prompts_of(SHAPE))
+    count = len(SHAPE.all_steps) * len(prompts_of(SHAPE))
+    page.wait_for_function(f"document.querySelectorAll('.lp-prompt .lp-img').length === {count}")
 
     write_samples(root, SHAPE, paint_shoe)
     page.wait_for_selector(".lp-prompt .lp-flag")  # only the manifest says that one is invalid
