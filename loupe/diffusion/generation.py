@@ -30,13 +30,14 @@ from loupe.diffusion.prompts import check_prompt_lengths
 from loupe.diffusion.sample_plan import AdapterSource, PlannedSample, plan_samples
 from loupe.diffusion.sampling import (
     SAMPLER,
+    DrawingBatch,
     DrawingModel,
     Picture,
     PictureRequest,
     Purpose,
     SamplingSettings,
     pictures_at_once,
-    sample_pictures,
+    sample_batches,
 )
 from loupe.diffusion.text_vectors import vectors_by_step
 from loupe.diffusion.unet_forward import UNetForward
@@ -216,14 +217,18 @@ def _draw(
         texts.setdefault(item.step, [settings.negative_prompt]).append(item.prompt.text)
     vectors = vectors_by_step(source, texts, policy=policy)
     model = load_drawing_model(source.base_folder, policy=policy)
-    for items in groups:
-        step = items[0].step
-        if step == BASE_STEP:
-            set_adapter_enabled(model.unet, False)
-        else:
-            load_adapter(model.unet, source.adapter_folder(step))
-        requests = [PictureRequest(item.prompt.text, item.seed) for item in items]
-        pictures = sample_pictures(model, requests, embeddings=vectors[step], settings=settings, batch_size=batch_size)
+
+    def batches() -> Iterator[DrawingBatch]:
+        for items in groups:
+            step = items[0].step
+            if step == BASE_STEP:
+                set_adapter_enabled(model.unet, False)
+            else:
+                load_adapter(model.unet, source.adapter_folder(step))
+            requests = [PictureRequest(item.prompt.text, item.seed) for item in items]
+            yield DrawingBatch(requests, vectors[step], n_rows=pictures_at_once(policy, batch_size))
+
+    for items, pictures in zip(groups, sample_batches(model, batches(), settings=settings), strict=True):
         yield from zip(items, pictures, strict=True)
 
 

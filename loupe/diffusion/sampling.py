@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.text import embed_all
 from loupe.diffusion.unet_forward import UNetForward
-from loupe.diffusion.validity import InvalidReason, pixel_problem, tensor_problem
+from loupe.diffusion.validity import InvalidReason, are_finite, pixel_problem
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
@@ -155,15 +155,15 @@ def denoise(
 
 @torch.inference_mode()
 def decode_latents(vae: AutoencoderKL, latents_CHW: torch.Tensor) -> torch.Tensor:
-    """Return the image [3, 8 H, 8 W] that the VAE decodes from scaled latents: float32 on the CPU, about [-1, 1]."""
+    """Return the image [3, 8 H, 8 W] that the VAE decodes from scaled latents: float32 on its device, about [-1, 1]."""
     unscaled = latents_CHW[None] / vae.config.scaling_factor
-    return vae.decode(unscaled.to(vae.dtype)).sample[0].float().cpu()
+    return vae.decode(unscaled.to(vae.dtype)).sample[0].float()
 
 
-def to_pixels(image_CHW: torch.Tensor) -> NDArray[np.uint8]:
+def to_pixels(image_CHW: torch.Tensor) -> torch.Tensor:
     """Return [-1, 1] as uint8 [H, W, 3]: clamped, rounded to nearest (truncating would darken by half a level)."""
     levels = ((image_CHW + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().numpy()
+    return levels.permute(1, 2, 0).contiguous()
 
 
 def sample_pictures(
@@ -180,12 +180,77 @@ def sample_pictures(
     own request alone, bit for bit (see `pictures_at_once`); decoding takes one picture at a time for the same reason.
     """
     size = pictures_at_once(model.policy, batch_size)
-    for start in range(0, len(requests), size):
-        batch = list(requests[start : start + size])
-        n_filled = size - len(batch) if model.policy.device == "cpu" else 0
-        latents = _denoise_batch(model, batch + [batch[-1]] * n_filled, embeddings=embeddings, settings=settings)
-        for latents_CHW in latents[: len(batch)]:
-            yield _picture(model.vae, latents_CHW, settings)
+    batches = (
+        DrawingBatch(requests[start : start + size], embeddings, n_rows=size) for start in range(0, len(requests), size)
+    )
+    for pictures in sample_batches(model, batches, settings=settings):
+        yield from pictures
+
+
+def sample_batches(
+    model: DrawingModel, batches: Iterable[DrawingBatch], *, settings: SamplingSettings
+) -> Iterator[list[Picture]]:
+    """Yield the pictures of each batch in turn.
+
+    On a GPU the next batch is taken from `batches`, and begun, before the pictures of the last one are converted and
+    handed out, so that the device does not wait for the host. What taking a batch does to the model (another adapter)
+    comes after the work that was begun before.
+    """
+    begun: _Begun | None = None
+    for batch in batches:
+        begun, before = _begin(model, batch, settings), begun
+        if before is not None:
+            yield before.pictures(settings)
+        if begun.arrived is None:
+            yield begun.pictures(settings)
+            begun = None
+    if begun is not None:
+        yield begun.pictures(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingBatch:
+    """Pictures that go through the UNet together."""
+
+    requests: Sequence[PictureRequest]
+    embeddings: Mapping[str, torch.Tensor]
+    """Of every prompt and the negative one: [T, D] float32 on the CPU."""
+    n_rows: int
+    """Pictures to fill the batch up to on the CPU, with the last request again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Pictures on their way to the host: `pixels` uint8 [B, H, W, 3], `finite` bool [B]."""
+
+    pixels: torch.Tensor
+    finite: torch.Tensor
+    arrived: torch.cuda.Event | None
+
+    def pictures(self, settings: SamplingSettings) -> list[Picture]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        judged = zip(self.pixels.numpy(), self.finite.tolist(), strict=True)
+        return [_picture(pixels, is_finite=finite, settings=settings) for pixels, finite in judged]
+
+
+def _begin(model: DrawingModel, batch: DrawingBatch, settings: SamplingSettings) -> _Begun:
+    requests = list(batch.requests)
+    on_cpu = model.policy.device == "cpu"
+    filling = [requests[-1]] * (batch.n_rows - len(requests)) if on_cpu else []
+    latents = _denoise_batch(model, requests + filling, embeddings=batch.embeddings, settings=settings)
+    latents = latents[: len(requests)]
+    images = [decode_latents(model.vae, latents_CHW) for latents_CHW in latents]
+    finite = torch.stack([are_finite(*tensors) for tensors in zip(latents, images, strict=True)])
+    pixels = torch.stack([to_pixels(image) for image in images])
+    if model.policy.device != "cuda":
+        return _Begun(pixels.cpu(), finite.cpu(), None)
+    landed = [
+        torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in (pixels, finite)
+    ]
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return _Begun(*landed, arrived)
 
 
 def _denoise_batch(
@@ -215,10 +280,8 @@ def _denoise_batch(
     )
 
 
-def _picture(vae: AutoencoderKL, latents_CHW: torch.Tensor, settings: SamplingSettings) -> Picture:
-    image = decode_latents(vae, latents_CHW)
-    if problem := tensor_problem(latents_CHW, image):
-        return Picture(pixels=None, invalid_reason=problem)
-    pixels = to_pixels(image)
-    problem = pixel_problem(pixels, width_px=settings.width_px, height_px=settings.height_px)
-    return Picture(pixels=pixels, invalid_reason=problem)
+def _picture(pixels_HWC: NDArray[np.uint8], *, is_finite: bool, settings: SamplingSettings) -> Picture:
+    if not is_finite:
+        return Picture(pixels=None, invalid_reason="not finite")
+    problem = pixel_problem(pixels_HWC, width_px=settings.width_px, height_px=settings.height_px)
+    return Picture(pixels=pixels_HWC, invalid_reason=problem)

@@ -17,9 +17,9 @@ BLACK_BELOW_MEAN = 8.0
 FLAT_BELOW_SD = 4.0
 
 
-def tensor_problem(*tensors: torch.Tensor) -> InvalidReason | None:
-    """Return 'not finite' when any value of the latents or of the decoded image is NaN or infinite, else None."""
-    return None if all(bool(torch.isfinite(tensor).all()) for tensor in tensors) else "not finite"
+def are_finite(*tensors: torch.Tensor) -> torch.Tensor:
+    """Return whether no value is NaN or infinite, as a bool scalar on the tensors' device, without waiting for it."""
+    return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
 
 
 def pixel_problem(pixels_HWC: NDArray[np.uint8], *, width_px: int, height_px: int) -> InvalidReason | None:

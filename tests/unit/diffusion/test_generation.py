@@ -328,9 +328,9 @@ def test_pictures_that_are_not_finite_are_recorded_without_a_file_and_remembered
 
 
 def test_a_black_picture_keeps_its_file_and_its_reason(source, tmp_path, monkeypatch):
-    decode = generation.sample_pictures.__globals__["decode_latents"]
+    decode = generation.sample_batches.__globals__["decode_latents"]
     monkeypatch.setitem(
-        generation.sample_pictures.__globals__, "decode_latents", lambda vae, latents: decode(vae, latents) * 0 - 1
+        generation.sample_batches.__globals__, "decode_latents", lambda vae, latents: decode(vae, latents) * 0 - 1
     )
     rendered = _render(source, tmp_path, [RED], steps=(0,), seeds_per_prompt=1)
     (sample,) = rendered.manifest.samples
