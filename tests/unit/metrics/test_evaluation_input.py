@@ -132,6 +132,28 @@ def test_a_changed_picture_changes_the_score(evaluated: Run) -> None:
     assert float(after[1]["background_ok"]) == pytest.approx(5 / 6)
 
 
+def test_backgrounds_tinted_to_235_fail_the_gate(evaluated: Run) -> None:
+    def background_gate() -> str:
+        evaluated.stage(evaluate)
+        evaluated.stage(select)
+        return read_json(evaluated.paths.metrics / "selection.json")["gates_failed"].get("step-000010", "")
+
+    assert "background_ok" not in background_gate()
+
+    def tint(sample):
+        if sample.step != 10:
+            return sample
+        path = evaluated.paths.samples / sample.file
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[(pixels == 255).all(axis=2)] = 235
+        Image.fromarray(pixels).save(path)
+        return sample.model_copy(update={"sha256": sha256_file(path)})
+
+    evaluated.change_samples(tint)
+    assert "background_ok 0, required 0.9" in background_gate()
+    assert evaluated.table("checkpoints.csv")[1]["background_ok"] == "0.0"
+
+
 def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(evaluated: Run) -> None:
     photos = sorted((evaluated.paths.dataset / "train" / "images").glob("*.png"))[3:8]
     taken = iter(photos)

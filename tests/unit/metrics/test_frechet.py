@@ -33,9 +33,20 @@ def test_identical_and_permuted_sets_have_distance_zero() -> None:
 
 
 def test_repeated_set_is_nearly_but_not_exactly_zero() -> None:
+    """Its covariance is that of the set times 3 (n - 1) / (3 n - 1): that alone makes the difference."""
     x = cloud(64, 16, 1)
-    value = frechet_distance(np.tile(x, (3, 1)), x)
-    assert 0 < abs(value) < 1e-2
+    ratio = 3 * 63 / (3 * 64 - 1)
+    expected = np.trace(np.cov(x.T)) * (1 - np.sqrt(ratio)) ** 2
+    assert frechet_distance(np.tile(x, (3, 1)), x) == pytest.approx(expected, rel=1e-6)
+    assert 1e-5 < expected < 1e-3
+
+
+@pytest.mark.parametrize("sizes", [(1, 7, 64), (64,), (256,)])
+def test_features_extracted_in_any_batches_and_order_give_one_distance(sizes: tuple[int, ...]) -> None:
+    x, y = cloud(256, 32, 26), cloud(200, 32, 27) + 0.3
+    for size in sizes:
+        batches = [x[start : start + size] for start in range(0, 256, size)]
+        assert frechet_distance(np.concatenate(batches[::-1]), y) == pytest.approx(frechet_distance(x, y), rel=1e-9)
 
 
 def test_mean_shift_adds_its_square() -> None:

@@ -78,6 +78,14 @@ def test_resamples_equal_repeating_the_rows() -> None:
     assert np.isnan(inception_score_of_logits_resamples(logits, np.zeros((1, 20)))).all()
 
 
+def test_in_parts_of_one_image_every_score_is_one_so_there_are_no_parts() -> None:
+    """64 images in 64 parts, as libraries split them: the mean over the parts says nothing."""
+    logits = one_hot(8, 8, 30.0)
+    parts = [inception_score_of_logits(row[None]) for row in logits]
+    assert np.mean(parts) == pytest.approx(1.0, abs=1e-9)
+    assert inception_score_of_logits(logits) == pytest.approx(8.0, rel=1e-6)
+
+
 def test_one_image_is_too_few() -> None:
     images = ImageSet(cells=(("a", 0),), arrays={LOGITS: np.zeros((1, 3))})
     with pytest.raises(TooFewImagesError, match="at least 2 images; there are 1"):

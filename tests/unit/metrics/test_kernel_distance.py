@@ -61,6 +61,17 @@ def test_no_difference_gives_zero_on_average_with_both_signs_whatever_n() -> Non
         assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
 
 
+def test_few_photos_are_all_used_no_subset_is_drawn_and_none_is_asked_for() -> None:
+    """torchmetrics' default asks for subsets of 1000; 427 photos and 64 pictures are enough for all their pairs."""
+    x, y = cloud(64, 16, 31, 0.2), cloud(427, 16, 32)
+    within = np.mean([(x[a] @ x[b] / 16 + 1) ** 3 for a in range(64) for b in range(64) if a != b])
+    gram = (y @ y.T / 16 + 1) ** 3
+    within_real = (gram.sum() - np.trace(gram)) / (427 * 426)
+    expected = 1000 * (within + within_real - 2 * ((x @ y.T / 16 + 1) ** 3).mean())
+    assert kid(x, y) == pytest.approx(expected, rel=1e-9)
+    assert kid(x, y) == kid(x, y), "nothing is drawn at random"
+
+
 def test_the_same_photos_on_both_sides_give_slightly_less_than_zero() -> None:
     x = cloud(50, 16, 2)
     assert kid(x, x) < 0

@@ -55,6 +55,15 @@ def test_a_collapsed_generator_is_precise_and_recalls_nothing() -> None:
     assert coverage_score(images, real) < 0.3
 
 
+def test_one_photo_repeated_is_precise_covers_next_to_nothing_and_recalls_nothing() -> None:
+    y = cloud(427, 256, 10)
+    middle = np.linalg.norm(y, axis=1).argsort()[200]
+    images, real = pair(np.tile(y[middle], (64, 1)), y)
+    assert precision_of_images(images, real).mean() == 1.0
+    assert recall_score(images, real) == 0.0
+    assert coverage_score(images, real) <= 0.02
+
+
 def test_photos_that_occur_too_often_are_never_covered() -> None:
     y = np.repeat(cloud(5, 4, 4), NEIGHBOURS + 1, axis=0)
     images, real = pair(y, y)
