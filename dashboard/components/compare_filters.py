@@ -55,20 +55,22 @@ def choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[int
     n_seeds = manifest.seeds_per_prompt if manifest else params.generate.seeds_per_prompt if params else 1
     specs = tuple(column.spec for column in store.metrics() if column.spec.image_column)
     by_name = {step_value(step): step for step in steps}
+    size = "½×" if natural_px > LARGE_PICTURE_PX else "1×"
     with st.container(key="lp-filters"):
-        shown = _prompt_filter(prompts)
-        with st.container(horizontal=True, gap="medium"):
+        which = st.expander("Which pictures", expanded=_is_wide() or _is_filtered(), icon=":material/filter_list:")
+        with which, st.container(horizontal=True, gap="medium"):
+            shown = _prompt_filter(prompts)
             step_filter = st.pills(
                 "Checkpoints", list(by_name), key="step", selection_mode="multi", bind="query-params"
             )
             seed_filter = st.pills(
                 "Seeds", list(range(n_seeds)), key="seed", selection_mode="multi", bind="query-params"
             )
-            size = "½×" if natural_px > LARGE_PICTURE_PX else "1×"
+        with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+            layout, at, order, only = _order_filter(store, by_name, specs)
             zoom = st.segmented_control(
                 "Size", list(ZOOMS), key="zoom", default=size, bind="query-params", required=True
             )
-        layout, at, order, only = _order_filter(store, by_name, specs)
     rows = [(p.prompt_id, seed) for p in shown for seed in (sorted(seed_filter) or range(n_seeds))]
     per_image = store.per_image()
     if only:
@@ -84,19 +86,33 @@ def choose(store: RunStore, prompts: Sequence[PromptRecord], steps: Sequence[int
     )
 
 
+def _is_wide() -> bool:
+    """Whether there is room for the filters above the pictures: not on a phone, which says that it is one."""
+    return "Mobi" not in (st.context.headers.get("User-Agent") or "")
+
+
+def _is_filtered() -> bool:
+    return any(name in st.query_params for name in ("q", "prompt", "colour", "step", "seed"))
+
+
 def _prompt_filter(prompts: Sequence[PromptRecord]) -> list[PromptRecord]:
     colours = sorted({prompt.colour for prompt in prompts if prompt.colour}, key=str.casefold)
-    words, picked, coloured = st.columns([3, 4, 3])
-    query = words.text_input(
-        "Search prompts", key="q", placeholder="red, sneaker …", bind="query-params", live=True, type="search"
+    query = st.text_input(
+        "Search prompts",
+        key="q",
+        placeholder="red, sneaker …",
+        bind="query-params",
+        live=True,
+        type="search",
+        width=190,
     )
-    chosen = picked.multiselect(
-        "Prompts", [p.prompt_id for p in prompts], key="prompt", bind="query-params", placeholder="all"
+    chosen = st.multiselect(
+        "Prompts", [p.prompt_id for p in prompts], key="prompt", bind="query-params", placeholder="all", width=220
     )
     tint = []
     if colours:
-        tint = coloured.multiselect(
-            "Colour asked for", colours, key="colour", bind="query-params", placeholder="any colour"
+        tint = st.multiselect(
+            "Colour asked for", colours, key="colour", bind="query-params", placeholder="any colour", width=180
         )
     return [
         prompt
@@ -116,23 +132,17 @@ def _order_filter(
     gates = gates_of(store)
     gate_of = {INVALID: INVALID, **{column.removesuffix("_ok"): column for column in sorted(gates)}}
     orders = {order.name: order for order in sample_orders(specs, gates)}
-    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
-        layout = st.segmented_control(
-            "Show", [GRID, WALL], key="layout", default=GRID, bind="query-params", required=True
-        )
-        at = default
-        if len(names) > 1:
-            at = st.select_slider("Step", names, key="at", value=default, bind="query-params", width=300)
-        name = st.selectbox("Sort, at this step, by", list(orders), key="sort", bind="query-params", width=230)
-        only = []
-        if specs:
-            only = st.pills(
-                "Only those that, at this step, fail",
-                list(gate_of),
-                key="only",
-                selection_mode="multi",
-                bind="query-params",
-            )
+    layout = st.segmented_control("Show", [GRID, WALL], key="layout", default=GRID, bind="query-params", required=True)
+    at = default
+    if len(names) > 1:
+        at = st.select_slider("Step", names, key="at", value=default, bind="query-params", width=250)
+    name = st.selectbox("Sort, at this step, by", list(orders), key="sort", bind="query-params", width=230)
+    only = []
+    if specs:
+        only = st.multiselect(
+            "Only those that, at this step, fail", list(gate_of), key="only", bind="query-params",
+            placeholder="nothing", width=230,
+        )  # fmt: skip
     return layout or GRID, by_name[at], orders.get(name, RUN_ORDER), frozenset(gate_of[label] for label in only)
 
 

@@ -151,7 +151,7 @@ def _header_notes(store: RunStore) -> dict[int, str]:
     ranking = [column.spec for column in store.metrics() if column.spec.ranks]
     return {
         row.step: ", ".join(
-            f"{spec.key} {number(row.scores[spec.key].value, unit=spec.unit)}"
+            f"{spec.label} {number(row.scores[spec.key].value, unit=spec.unit)}"
             for spec in ranking
             if spec.key in row.scores
         )
