@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from loupe.metrics.evaluation import Evaluated
 
-LIBRARIES = ("numpy", "open-clip-torch", "torch", "torch-fidelity")
+LIBRARIES = ("numpy", "open-clip-torch", "pillow", "scipy", "torch", "torch-fidelity", "transformers")
 
 
 def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:

@@ -37,7 +37,7 @@ def load_picture_model(source: TransformerSource, device: str) -> ImageFunction:
         if not rates:
             return {"features": found.last_hidden_state[:, 0].float().cpu().numpy()}
         column = next(i for i, label in model.config.id2label.items() if label == AESTHETIC_LABEL)
-        return {"rating": found.logits.double().softmax(dim=1)[:, column].cpu().numpy()}
+        return {"rating": found.logits.float().cpu().double().softmax(dim=1)[:, column].numpy()}
 
     return extract
 
