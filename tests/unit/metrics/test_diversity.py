@@ -60,6 +60,21 @@ def test_vendi_counts_orthogonal_rows() -> None:
     assert np.isnan(vendi_of_rows(np.eye(2), np.zeros((1, 2)))[0])
 
 
+@pytest.mark.parametrize(("n", "d"), [(200, 12), (30, 90), (3, 5)])
+def test_whitening_is_that_of_a_full_decomposition(n: int, d: int) -> None:
+    """Train photos in their own whitened space: K uncorrelated components of equal variance, the leading 95 %."""
+    train = np.random.default_rng(7).normal(size=(n, d)) * np.linspace(3, 0.2, d) + 5
+    images = photos(train, np.zeros(n, dtype=int))
+    centred = train - train.mean(axis=0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    shares = np.cumsum(singular**2) / (singular**2).sum()
+    kept = min(int(np.searchsorted(shares, 0.95)) + 1, n - 1)
+    expected = centred @ directions[:kept].T / singular[:kept]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    whole = vendi_of_rows(expected, np.ones((1, n)))[0]
+    assert vendi_score(images, real_photos(images)) == pytest.approx(whole, rel=1e-8)
+
+
 def test_vendi_falls_with_every_step_of_collapse() -> None:
     unique = cloud(100, 4)
     scores = []
