@@ -91,7 +91,7 @@ def measure_waiting(browser: Any, root: Path, *, repeats: int) -> dict[str, Any]
         measured["first_view"] = review.first_view_bytes(browser, address)
         measured["compare_first_view_mb"] = [measured["first_view"]["all_mb"]]
         with review.new_page(browser) as page:
-            measured["next_page_without_previews_s"] = review.page_turns(page, address, repeats=repeats)
+            measured["next_page_without_previews_s"] = review.page_turns(page, address, first=9, repeats=repeats)
         _wait_for_previews(root, _count(USUAL))
         measured["previews_ahead_s"] = round(time.monotonic() - started)
         for name, act in (
@@ -99,7 +99,7 @@ def measure_waiting(browser: Any, root: Path, *, repeats: int) -> dict[str, Any]
             ("step_slider_s", lambda page: review.step_slides(page, address, USUAL.all_steps)),
             ("seed_filter_s", lambda page: review.seed_filters(page, address, repeats=repeats)),
             ("search_s", lambda page: review.searches(page, address, _prompt_ids(USUAL)[-repeats:])),
-            ("next_page_s", lambda page: review.page_turns(page, address, repeats=repeats)),
+            ("next_page_s", lambda page: review.page_turns(page, address, first=1, repeats=repeats)),
         ):
             with review.new_page(browser) as page:
                 measured[name] = act(page)
@@ -119,7 +119,7 @@ def measure_memory(browser: Any, root: Path, *, clicks: int) -> dict[str, Any]:
             review.step_slides(page, server.address, LARGE.all_steps[-2:])
             review.seed_filters(page, server.address, repeats=1)
             review.searches(page, server.address, prompt_ids[10 * turn : 10 * turn + 2])
-            review.page_turns(page, server.address, repeats=2)
+            review.page_turns(page, server.address, first=1, repeats=2)
             review.visit_all(page, OTHER_PAGES)
             series.append(server.resident_mb())
     return {

@@ -125,9 +125,9 @@ def searches(page: Any, address: str, prompt_ids: Sequence[str]) -> list[float]:
     return [find(prompt_id) for prompt_id in prompt_ids]
 
 
-def page_turns(page: Any, address: str, *, repeats: int) -> list[float]:
-    """Turn to the next page of Compare; each shows pictures that nobody has asked for before."""
-    page.goto(f"{address}/compare")
+def page_turns(page: Any, address: str, *, first: int, repeats: int) -> list[float]:
+    """Turn to the next page of Compare, from page `first` on; each shows pictures that were not asked for before."""
+    page.goto(f"{address}/compare?page={first}")
     wait_for_pictures(page, GRID)
     button = page.locator(".st-key-page button").last
     button.scroll_into_view_if_needed()
