@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.evaluation_run import N_PHOTOS, ROOT, write_params, write_photos_and_scorers, write_samples
 from benchmarks.report import keep, spread
+from loupe.params import load_params
 
 N_CHECKPOINTS, N_PROMPTS, SEEDS, TIMES_MORE = 7, 64, 4, 4
 ADDED_METRIC = "precision_demo"
@@ -56,17 +57,20 @@ def measure(folder: Path, *, turns: int) -> dict[str, Any]:
     return {
         "setting": {
             "checkpoints": N_CHECKPOINTS, "pictures_per_checkpoint": N_PROMPTS * SEEDS, "prompts": N_PROMPTS,
-            "photos": N_PHOTOS, "bootstrap_draws": 1000, "turns": turns, "base_model": "evaluated too",
+            "photos": N_PHOTOS, "bootstrap_draws": load_params(ROOT / "params.yaml").evaluate.bootstrap_draws,
+            "turns": turns, "base_model": "evaluated too",
             "features": "random projections of drawn pictures: 2048 + 1008 and 512",
         },
         "evaluate_and_select_s": spread([run["evaluate_s"] + run["select_s"] for run in timed]),
         "evaluate_s": spread([run["evaluate_s"] for run in timed]),
         "select_s": spread([run["select_s"] for run in timed]),
+        "cpu_s_of_the_process": spread([run["cpu_s"] for run in timed]),
         "peak_memory_gb": spread([run["peak_memory_gb"] for run in timed]),
         "with_4_times_the_pictures": {
             "pictures_per_checkpoint": TIMES_MORE * N_PROMPTS * SEEDS,
             "evaluate_s": float(f"{with_more['evaluate_s']:.3g}"),
             "peak_memory_gb": with_more["peak_memory_gb"],
+            "peak_memory_ratio": float(f"{with_more['peak_memory_gb'] / timed[0]['peak_memory_gb']:.3g}"),
         },
         "counts": {n: {"computed": run["computed"], "reused": run["reused"]} for n, run in counts.items()},
     }  # fmt: skip

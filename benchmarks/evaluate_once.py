@@ -47,7 +47,7 @@ def _evaluate_and_select() -> dict[str, float]:
     from stages.evaluate import evaluate
     from stages.select import select
 
-    seconds = {"evaluate_s": _timed(evaluate), "select_s": _timed(select)}
+    seconds = {"evaluate_s": _timed(evaluate), "select_s": _timed(select), "cpu_s": time.process_time()}
     counts = ProjectPaths(Path.cwd()).work / "counts.jsonl"
     last = json.loads(counts.read_text().splitlines()[-1])
     return {**seconds, "computed": last["computed"], "reused": last["reused"], "peak_memory_gb": peak_memory_gb("cpu")}

@@ -67,7 +67,11 @@ def memorisation_null(real: RealPhotos, n_images: int) -> Null:
 
 
 def memorised_bound(n_images: int, n_held_out: int, *, upper_tail: float) -> float:
-    """Return the share of flagged pictures that chance exceeds with at most the probability `upper_tail`."""
+    """Return the share of flagged pictures that chance exceeds with at most the probability `upper_tail`.
+
+    Pictures are taken as independent. Those of one prompt are alike, so chance exceeds it somewhat more often: the
+    gate errs on the side of looking closer.
+    """
     k = _rank(n_held_out)
     return float(betabinom.ppf(1 - upper_tail, n_images, k, n_held_out + 1 - k)) / n_images
 
