@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, nearest_names, problems_message
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import array_prefix
+from loupe.metric_specs import array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
@@ -118,8 +118,11 @@ def pixel_measure_kind() -> str:
 
 def _wrong_together(infos: Sequence[ExtractorInfo]) -> list[str]:
     problems = []
-    if twice := sorted({a.name for i, a in enumerate(infos) for b in infos[:i] if a.name == b.name}):
-        problems.append(f"evaluate.extractors names {', '.join(twice)} more than once; keep one of each.")
+    columns = [column_name(info.name) for info in infos]
+    if twice := sorted({info.name for info, column in zip(infos, columns, strict=True) if columns.count(column) > 1}):
+        problems.append(
+            f"evaluate.extractors: {', '.join(twice)} would write the same columns more than once; keep one of each."
+        )
     roles = {info.role for info in infos}
     if not roles & {"inception", "features"}:
         problems.append("evaluate.extractors has no network of pictures; add demo, inception or dinov2.")

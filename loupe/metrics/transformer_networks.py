@@ -99,7 +99,7 @@ def _image_processor(source: TransformerSource) -> Callable[[Sequence[Pixels]], 
         raise PipelineError(f"{source.folder}: its image processor does not load: {error}") from None
 
     def prepare(images: Sequence[Pixels]) -> Any:
-        pictures = [np.ascontiguousarray(image) for image in images]
+        pictures = [np.array(image) for image in images]  # a copy: torch warns of pixels it may not write to
         return processor(images=pictures, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
 
     return prepare

@@ -94,7 +94,7 @@ def picture(colour: tuple[int, int, int], background: int, seed: int) -> Image.I
 def toy_images(count: int = 5) -> list[np.ndarray]:
     """Pictures of every colour, uint8 [H, W, 3]."""
     colours = list(COLOURS.values())
-    return [np.asarray(picture(colours[i % 3], 255, i)) for i in range(count)]
+    return [np.array(picture(colours[i % 3], 255, i)) for i in range(count)]
 
 
 def write_dataset(folder: Path, n_photos: dict[str, int]) -> None:
