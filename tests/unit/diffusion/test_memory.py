@@ -72,7 +72,7 @@ def test_checkpointing_comes_before_smaller_batches_and_those_before_lower_resol
 
 def test_a_setting_that_does_not_fit_is_said_with_the_one_that_would():
     text = memory_problem(COST, ASKED, device="cpu", free_bytes=FIXED + 300_000)
-    assert "training needs about 0.8 GB on cpu, and 0.8 GB are free" in text
+    assert "training needs about 1.5 GB on cpu, and 1.5 GB are free" in text
     assert "train.batch_size 1, train.gradient_accumulation_steps 8, train.gradient_checkpointing always" in text
 
 

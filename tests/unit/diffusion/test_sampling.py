@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from loupe.diffusion import sampling
 from loupe.diffusion.adapter import adapter_parameters, add_adapter
 from loupe.diffusion.base_model import (
     load_noise_scheduler,
@@ -16,6 +18,7 @@ from loupe.diffusion.base_model import (
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.sampling import (
     PICTURES_AT_ONCE_CPU,
+    DrawingBatch,
     DrawingModel,
     PictureRequest,
     SamplingSettings,
@@ -24,6 +27,7 @@ from loupe.diffusion.sampling import (
     initial_latents,
     make_sampler,
     pictures_at_once,
+    sample_batches,
     sample_pictures,
     sample_seed,
     to_pixels,
@@ -330,3 +334,31 @@ def test_the_module_never_seeds_the_global_generator(tiny):
     before = torch.get_rng_state()
     _draw(tiny, _requests(1))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_next_batch_is_begun_before_the_pictures_of_the_last_are_handed_out(tiny, monkeypatch):
+    """As on a GPU, where a batch's pictures arrive later; taking a batch puts its adapter into the model."""
+    model, embeddings = tiny
+    requests = _requests(3)
+    expected = [_draw(tiny, [request])[0].pixels for request in requests]
+    begin, events = sampling._begin, []
+
+    class Arrival:
+        def synchronize(self):
+            events.append("arrived")
+
+    def begun(*arguments):
+        events.append("begun")
+        return dataclasses.replace(begin(*arguments), arrived=Arrival())
+
+    def batches():
+        for request in requests:
+            events.append("taken")
+            yield DrawingBatch([request], embeddings, n_rows=8)
+
+    monkeypatch.setattr(sampling, "_begin", begun)
+    drawn = [pictures[0].pixels for pictures in sample_batches(model, batches(), settings=SETTINGS)]
+
+    assert events == ["taken", "begun", "taken", "begun", "arrived", "taken", "begun", "arrived", "arrived"]
+    for pixels, alone in zip(drawn, expected, strict=True):
+        np.testing.assert_array_equal(pixels, alone)
