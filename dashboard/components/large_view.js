@@ -45,6 +45,7 @@ class LargeView {
   take(data, trigger) {
     const turned = this.data && this.data.page !== data.page
     this.data = data
+    this.dialog.dataset.rows = data.rows.length // until it is there, a click opens the picture's own address
     this.turn = (way) => trigger("turn", way)
     if (turned && this.entering && data.rows.length) {
       this.state.look = (this.entering > 0 ? data.rows[0] : data.rows.at(-1)).id

@@ -50,6 +50,7 @@ def test_two_checkpoints_large_by_mouse_keys_and_link(page: Any, address: str, r
     )
     page.goto(f"{address}/compare?prompt=red_shoes&seed=1&seed=0")
     page.wait_for_selector("dialog", state="attached")  # before it is there, a click opens the picture's own address
+    page.wait_for_selector("dialog[data-rows]", state="attached")
     page.locator('a.lp-shot[data-look="red_shoes-1/150"]').click()
     page.wait_for_selector("dialog[open]")
     assert in_address(page) | {"look": "red_shoes-1", "a": "base", "b": "150", "view": "wipe"} == in_address(page)

@@ -4,65 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from loupe.atomic_io import write_bytes, write_json, write_text
+from loupe.atomic_io import write_bytes
 from loupe.errors import PipelineError
-from loupe.experiments import Experiment, _experiment, differing, experiments, samples_at, show_pictures_at
-from loupe.paths import ProjectPaths
+from loupe.experiments import (
+    Experiment,
+    _experiment,
+    differing,
+    experiments,
+    experiments_signature,
+    samples_at,
+    show_pictures_at,
+)
 from loupe.run_store import RunStore
-from tests.run_fixture import Shape, edit_params, paint_shoe, write_params, write_samples
-
-SHAPE = Shape(steps=(75,), seeds=1, size_px=16, captions=0)
-GIT = {
-    "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_NAME": "t",
-    "GIT_COMMITTER_EMAIL": "t@example.org", "GIT_CONFIG_GLOBAL": os.devnull,
-}  # fmt: skip
-
-
-def git(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=root, env={**os.environ, **GIT}, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def dvc(root: Path, *words: str) -> None:
-    environment = {**os.environ, **GIT, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def draw(root: Path, shift: int) -> None:
-    """Pictures that `shift` tells apart, kept by DVC."""
-    write_samples(root, SHAPE, lambda colour, seed, share, side: paint_shoe(colour, seed + shift, share, side))
-    write_json(ProjectPaths(root).metrics / "summary.json", {"fd_demo_last": 30.0 - shift, "n_images": 4})
-    dvc(root, "add", "-q", "data/samples")
+from tests.small_repository import git, two_commits
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two commits, with other pictures, scores and learning rate."""
-    root = tmp_path_factory.mktemp("project")
-    write_params(root, SHAPE)
-    git(root, "init", "-q")
-    dvc(root, "init", "-q")
-    draw(root, 0)
-    write_text(root / "dvc.yaml", "metrics: [metrics/summary.json]\nparams: [params.yaml]\n")
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", "first")
-    edit_params(root, "train", "learning_rate", 0.0005)
-    draw(root, 1)
-    git(root, "commit", "-q", "-a", "-m", "second")
-    return root
+    return two_commits(tmp_path_factory.mktemp("project"))
 
 
 def test_commits_older_than_head_are_there_with_their_own_parameters_and_scores(project: Path) -> None:
@@ -154,3 +118,23 @@ def test_outside_a_repository_the_reason_is_said(tmp_path: Path) -> None:
 
 def test_parameters_that_only_one_has_differ() -> None:
     assert differing({"a": 1, "b": 2}, {"b": 2, "c": 3}) == {"a": (1, None), "c": (None, 3)}
+
+
+def test_the_signature_changes_with_commits_trials_and_scores_and_with_nothing_else(
+    project: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    seen = [experiments_signature(copy)]
+    chatter = copy / ".dvc" / "tmp" / "exps" / "celery" / "broker" / "in"
+    write_bytes(chatter / "1_x.reply.celery.pidbox.msg", b"{}")
+    assert experiments_signature(copy) == seen[0], "a worker's own messages are no news"
+    for change in (
+        lambda: write_bytes(chatter / "2_x.celery.msg", b"{}"),
+        lambda: write_bytes(copy / ".git" / "refs" / "exps" / "ab" / "cd" / "bold-shoe", b"0" * 40),
+        lambda: write_bytes(copy / "metrics" / "summary.json", b"{}"),
+        lambda: git(copy, "commit", "-q", "--allow-empty", "-m", "third"),
+    ):
+        change()
+        seen.append(experiments_signature(copy))
+    assert len(set(seen)) == 5

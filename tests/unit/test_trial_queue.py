@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from loupe.atomic_io import write_text
 from loupe.errors import PipelineError
-from loupe.trial_queue import LOG_LINES, run_dvc, trial_view, worker_is_alive
+from loupe.experiments import Experiment, experiments
+from loupe.params import load_params
+from loupe.trial_params import plan_trials, queue_command
+from loupe.trial_queue import LOG_LINES, START, STOP, run_dvc, trial_view, worker_is_alive
 from tests.run_fixture import Shape, complete_run, hold_lock, write_telemetry
+from tests.small_repository import git, two_commits
 
 REV = "ab" * 20
 SHAPE = Shape(steps=(75, 150), seeds=1, size_px=16, captions=0)
@@ -84,3 +92,47 @@ def test_a_command_that_fails_says_what_dvc_said(tmp_path: Path) -> None:
     ) as failed:
         run_dvc(tmp_path, ["dvc", "queue", "start", "-j", "1"])
     assert str(tmp_path) not in str(failed.value)
+
+
+def test_a_queued_trial_runs_and_a_broken_one_fails_with_its_log(tmp_path: Path) -> None:
+    """With DVC itself: queued, started, ended, and the project's own files as they were."""
+    root = two_commits(tmp_path)
+    fails_at_16 = "python -c \"import sys; print(1); sys.exit(open('params.yaml').read().count('rank: 16'))\""
+    write_text(root / "dvc.yaml", yaml_of({"stages": {"train": {"cmd": fails_at_16, "params": ["train"]}}}))
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "stage")
+    before = (root / "params.yaml").read_bytes()
+    plan = plan_trials(load_params(root / "params.yaml"), {"train.rank": "4, 16"})
+    run_dvc(root, queue_command(plan))
+    assert (root / "params.yaml").read_bytes() == before
+    waiting = [row for row in experiments(root, max_commits=1) if row.kind == "experiment"]
+    assert [(row.state, row.scores) for row in waiting] == [("Queued", {})] * 2
+    run_dvc(root, START)
+    try:
+        rows = wait_until_ended(root)
+    finally:
+        run_dvc(root, STOP)
+    by_rank = {row.params["train.rank"]: row for row in rows}
+    assert (by_rank[4].state, by_rank[16].state) == ("", "Failed")
+    log = "\n".join(trial_view(root, by_rank[16].rev, running=False).log)
+    assert "failed to reproduce 'train'" in log
+    assert str(root) not in log
+
+
+def wait_until_ended(root: Path) -> list[Experiment]:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            rows = [row for row in experiments(root, max_commits=1) if row.kind == "experiment"]
+        except PipelineError:  # DVC cannot list them in the moment in which a trial is set up
+            rows = []
+        if rows and all(row.state in ("", "Failed") for row in rows):
+            return rows
+        time.sleep(0.5)
+    raise AssertionError(f"still unfinished: {rows}")
+
+
+def yaml_of(document: dict) -> str:
+    buffer = io.StringIO()
+    YAML().dump(document, buffer)
+    return buffer.getvalue()
