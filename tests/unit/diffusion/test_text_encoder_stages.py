@@ -166,7 +166,7 @@ def test_switching_it_on_trains_anew_and_says_why(encoded, tiny_base_model, tmp_
     assert "train.train_text_encoder: None -> True" in said
 
 
-KILLS = [["step 4", "write 12"], ["write 25"]]
+KILLS = [["step 3", "write 20"]]
 
 
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(encoded, tiny_base_model, tmp_path):

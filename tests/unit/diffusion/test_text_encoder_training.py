@@ -146,14 +146,14 @@ def test_it_learns_words_and_the_pictures_need_them(tiny_base_model):
     """Six images learnt by heart: better than by the UNet alone, and worse with the base model's vectors put back,
     which is what a text encoder lost on the way to the file would do.
     """
-    steps = {"max_steps": 80, "caption_dropout": 0.0, "batch_size": 6, "lr_warmup_steps": 0}
+    steps = {"max_steps": 40, "caption_dropout": 0.0, "batch_size": 6, "lr_warmup_steps": 0}
     trainer = tiny_trainer(tiny_base_model, **steps, train_text_encoder=True)
     before = _own_vectors(trainer, trainer.examples.token_ids).clone()
     at_start = _fixed_loss(trainer, before)
-    _run(trainer, 80)
+    _run(trainer, 40)
     after = _own_vectors(trainer, trainer.examples.token_ids)
     alone = tiny_trainer(tiny_base_model, examples=replace(trainer.examples, embeddings=before), **steps)
-    _run(alone, 80)
+    _run(alone, 40)
 
     assert ((after - before).abs().amax(dim=(1, 2)) > 0.5).all()
     learnt = _fixed_loss(trainer, after)
