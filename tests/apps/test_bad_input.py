@@ -20,10 +20,8 @@ from loupe.votes import vote_book
 from tests.apps.page_driver import html_of, open_page
 from tests.apps.test_states import PAGES
 from tests.run_fixture import Shape, age, complete_run, running_run, write_previews
-from tests.run_parts import edit_params, write_params
+from tests.small_repository import git, two_commits
 from tests.unit.test_bad_metrics import DAMAGES, MADE_BY
-from tests.unit.test_experiments import SHAPE as EXPERIMENT_SHAPE
-from tests.unit.test_experiments import draw, dvc, git
 
 SHAPE = Shape(steps=(75, 150), seeds=1, size_px=16)
 SHOWN_ON = {  # besides Overview, which tells the state of each stage
@@ -171,19 +169,11 @@ def test_a_broken_preview_of_training_is_left_out(
 def test_an_experiment_whose_cache_is_gone_keeps_its_parameters_and_names_the_mend(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    write_params(tmp_path, EXPERIMENT_SHAPE)
-    git(tmp_path, "init", "-q", "-b", "main")
-    dvc(tmp_path, "init", "-q")
-    draw(tmp_path, 0)
-    (tmp_path / "dvc.yaml").write_text("metrics: [metrics/summary.json]\nparams: [params.yaml]\n")
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-q", "-m", "first")
-    edit_params(tmp_path, "train", "learning_rate", 0.0005)
-    draw(tmp_path, 1)
-    git(tmp_path, "commit", "-q", "-a", "-m", "second")
+    two_commits(tmp_path)
     shutil.rmtree(tmp_path / ".dvc" / "cache")
     first, second = git(tmp_path, "rev-parse", "HEAD~1"), git(tmp_path, "rev-parse", "HEAD")
-    html = html_of(open_page(monkeypatch, tmp_path, "experiments", one=first[:7], other=f"main {second[:7]}"))
+    branch = git(tmp_path, "branch", "--show-current")
+    html = html_of(open_page(monkeypatch, tmp_path, "experiments", one=first[:7], other=f"{branch} {second[:7]}"))
     after = html[html.index("Two side by side") :]
     assert "train.learning_rate" in after
     assert "<td>30.0</td><td>29.0</td>" in after, "scores are in git, not in the cache"

@@ -84,18 +84,6 @@ def test_no_path_leads_to_a_file(address: str, path: str) -> None:
     assert b"learning_rate" not in answer
 
 
-def test_the_server_listens_on_this_machine_only(address: str) -> None:
-    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
-    others = {host for host in others if not host.startswith("127.")}
-    if not others:
-        pytest.skip("this machine has no address but the loopback one")
-    with (
-        pytest.raises(OSError, match=r".*"),
-        socket.create_connection((others.pop(), urlsplit(address).port), timeout=3),
-    ):
-        pass
-
-
 def test_a_new_picture_shows_while_the_page_is_open_and_the_place_is_kept(
     page: Any, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
