@@ -36,6 +36,7 @@ h1 { font-size: clamp(1.7rem, 4vw, 2.4rem); line-height: 1.1; letter-spacing: -.
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .3rem; } h3 { font-size: .95rem; margin: 0; } h3 small { font-weight: 400; }
 .lead { font-size: 1.08rem; max-width: 46rem; margin: 0; } small { color: var(--lp-soft); font-size: .8rem; }
 .note { color: var(--lp-soft); font-size: .9rem; max-width: 50rem; margin: .2rem 0 .6rem; }
+ul.note { padding-left: 1.1rem; } summary { cursor: pointer; margin: .8rem 0; }
 .warn { border-left: 3px solid var(--lp-warn); padding: .3rem .8rem; margin: 1rem 0; }
 .lp-scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: right; vertical-align: top; padding: .45rem .8rem; border-bottom: 1px solid var(--lp-line); }
@@ -85,7 +86,7 @@ def report_html(store: RunStore, *, prompt_ids: Collection[str] = ()) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         f"style-src 'unsafe-inline'\">\n<title>{escape(title)} · Loupe</title><style>{_STYLE}</style></head>\n<body>\n"
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p><p class="note">{escape(" ".join(why))}</p>\n'
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{_listed(why)}\n'
         + "\n".join(filter(None, sections))
         + "\n</body></html>\n"
     )
@@ -101,6 +102,11 @@ def decision(store: RunStore) -> tuple[str, str]:
     return "No clear winner", selection.reason
 
 
+def _listed(sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="note">{items}</ul>' if items else ""
+
+
 def _state_note(store: RunStore) -> str:
     state = run_state(store)
     return "" if state.kind == "complete" else f'<p class="warn">{escape(state.summary)}</p>'
@@ -110,9 +116,15 @@ def _score_section(store: RunStore) -> str:
     rows, evaluation = store.scores(), store.evaluation()
     if not rows:
         return ""
-    table = score_table(rows, store.metrics(), store.selection(), evaluation.absent if evaluation else {})
+    metrics, selection, absent = store.metrics(), store.selection(), evaluation.absent if evaluation else {}
+    few = [column for column in metrics if column.spec.headline]
     note = "Below each score its 95 % interval and its paired difference to the base model."
-    return f'<h2>Scores</h2><p class="note">{note}</p>{table}'
+    whole = score_table(rows, metrics, selection, absent)
+    every = f"<details><summary>All {len(metrics)} scores</summary>{whole}</details>"
+    return (
+        f'<h2>Scores</h2><p class="note">{note}</p>{score_table(rows, few or metrics, selection, absent)}'
+        f"{every if 0 < len(few) < len(metrics) else ''}"
+    )
 
 
 def _curve_section(store: RunStore) -> str:

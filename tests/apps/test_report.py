@@ -14,6 +14,9 @@ def test_it_shows_the_decision_and_offers_the_file(monkeypatch: pytest.MonkeyPat
     assert "<h1>Ship step 300</h1>" in html_of(app)
     (button,) = app.get("download_button")
     assert button.proto.label.startswith("Download the report (")
+    (preview,) = app.get("iframe")
+    assert "Content-Security-Policy" in preview.proto.srcdoc, "no script runs in it, whatever a prompt holds"
+    assert "Ship step 300" in preview.proto.srcdoc
 
 
 def test_before_there_is_a_decision_the_next_command_is_named(
