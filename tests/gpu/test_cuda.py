@@ -18,6 +18,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 DTYPES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 """Relative tolerance of a loss between two runs: rounding and the order of atomic additions, not more."""
 
+MOST_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
+"""Largest distance of two runs' weights, as a part of the way that they have come."""
+
 
 def gpu_trainer(base, dtype="bfloat16", *, recorded=True, **settings):
     with pytest.MonkeyPatch.context() as patch:
@@ -68,8 +71,15 @@ def test_going_on_from_a_state_gives_the_same_losses_within_the_tolerance(tiny_b
     later.restore(first.state())
 
     assert losses(later.run(8)) == pytest.approx(expected[3:], rel=DTYPES[dtype])
-    for key, weight in undisturbed.state().average.items():
-        assert torch.allclose(later.state().average[key], weight, rtol=DTYPES[dtype], atol=1e-2 * DTYPES[dtype])
+    start, end, reached = (
+        torch.cat([weight.flatten() for weight in weights.values()])
+        for weights in (
+            adapter_state(gpu_trainer(tiny_base_model, dtype).unet),
+            *(trainer.state().average for trainer in (undisturbed, later)),
+        )
+    )
+    # Adam gives a weight without a gradient to speak of a step of full size, in the direction of its noise.
+    assert float((reached - end).norm() / (end - start).norm()) < MOST_APART[dtype]
 
 
 @pytest.mark.parametrize("knobs", [{"lora_dropout": 0.3}, {"use_dora": True}, {"train_text_encoder": True}], ids=str)
