@@ -55,6 +55,10 @@ def test_results_can_be_shown_and_compared(project: SmallProject) -> None:
     assert "loss_smoothed" in plots
 
 
+def test_every_score_can_be_computed_again(project: SmallProject) -> None:
+    assert "numbers in metrics/ agree" in project.run("python", "-m", "loupe.cli", "verify").stdout
+
+
 def test_a_new_prompt_renders_only_its_own_pictures(project: SmallProject) -> None:
     prompts = project.params()["generate"]["prompts"]
     project.change("generate", prompts={**prompts, "green_shoes": "a photo of green casual shoes"})
