@@ -53,6 +53,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, *, guard: Guard | None, open_to_all: bool) -> None:
         self._app, self._guard, self._open_to_all = app, guard, open_to_all
+        self._open: set[tuple[HTTPConnection, asyncio.Timeout]] = set()
+        """The websockets of pages that are open, and what ends each."""
         Gate.is_up = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +78,7 @@ class Gate:
         if guard is None or path == HEALTH:
             return None
         if (answer := await guard.answer(request)) is not None:
+            self._close_ended(guard)
             return answer
         if guard.session(request) is not None:
             return _led_back(request)
@@ -99,11 +102,20 @@ class Gate:
         try:
             # A page that stays open must not outlive its session.
             async with asyncio.timeout(session.expires_s - time.time()) as limit:
+                self._open.add((connection, limit))
                 await self._app(scope, receive, send)
         except TimeoutError:
             if not limit.expired():
                 raise
-            await send({"type": "websocket.close", "code": 1008, "reason": "The session has expired."})
+            await send({"type": "websocket.close", "code": 1008, "reason": "The session has ended."})
+        finally:
+            self._open.discard((connection, limit))
+
+    def _close_ended(self, guard: Guard) -> None:
+        """End the open pages of a session that was just signed out."""
+        for connection, limit in tuple(self._open):
+            if guard.session(connection) is None:
+                limit.reschedule(asyncio.get_running_loop().time())
 
     def _refusal(self, connection: HTTPConnection) -> Response | None:
         host = connection.headers.get("host")

@@ -174,7 +174,19 @@ def test_an_open_page_ends_with_its_session(password: PasswordHash, monkeypatch:
         assert stream.receive_text() == "content of the run"
         with pytest.raises(WebSocketDisconnect) as end:
             stream.receive_text()
-    assert end.value.reason == "The session has expired."
+    assert end.value.reason == "The session has ended."
+
+
+def test_signing_out_ends_the_pages_that_are_open(password: PasswordHash) -> None:
+    guard = PasswordGuard(password)
+    with served(guard) as client:
+        sign_in(client)
+        with client.websocket_connect(STREAM) as stream:
+            assert stream.receive_text() == "content of the run"
+            client.post("/sign-out", headers={"origin": ORIGIN})
+            with pytest.raises(WebSocketDisconnect) as end:
+                stream.receive_text()
+    assert end.value.reason == "The session has ended."
 
 
 def test_wrong_passwords_are_refused_and_soon_slowed_down(password: PasswordHash, urls: list[str]) -> None:

@@ -68,13 +68,15 @@ def test_a_shared_link_asks_for_the_password_and_then_shows_what_it_is_about(
     page.wait_for_selector("input[type=password]")
 
 
-def test_an_open_page_whose_session_is_signed_out_gets_no_more_pictures(
+def test_an_open_page_whose_session_is_signed_out_elsewhere_gets_nothing_more(
     page: Any, server: DashboardServer, root: Path
 ) -> None:
     page.goto(f"{server.address}/vote?reviewer=Ann")
     page.locator("input[type=password]").fill(PASSWORD)
-    page.keyboard.press("Enter")
+    with page.expect_websocket() as opened:
+        page.keyboard.press("Enter")
     page.wait_for_selector(".lp-pair img")
     source = page.locator(".lp-pair img").first.get_attribute("src")
-    page.evaluate("fetch('/sign-out', {method: 'POST'})")
+    with opened.value.expect_event("close"):
+        page.evaluate("fetch('/sign-out', {method: 'POST'})")
     page.wait_for_function(f"fetch('{source}', {{cache: 'reload'}}).then(answer => answer.status === 401)")
