@@ -82,7 +82,9 @@ class PasswordGuard:
     def _sign_out(self, request: Request) -> Response:
         if session := self.session(request):
             self._sessions.end(session, now_s=time.time())
-        answer = RedirectResponse("/", status_code=303, headers={"Cache-Control": "no-store"})
+        # The pictures that this browser keeps, for a year as far as they are concerned, go too.
+        headers = {"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'}
+        answer = RedirectResponse("/", status_code=303, headers=headers)
         answer.delete_cookie(_cookie_name(request), path="/", httponly=True, samesite="lax")
         return answer
 

@@ -161,7 +161,9 @@ def test_a_session_ends_after_its_time_and_when_signed_out(
     monkeypatch.undo()
     assert "Sign out" in client.get("/sign-out").text
     client.cookies.update(token)
-    assert client.post("/sign-out", headers={"origin": ORIGIN}).status_code == 303
+    signed_out = client.post("/sign-out", headers={"origin": ORIGIN})
+    assert (signed_out.status_code, signed_out.headers["clear-site-data"]) == (303, '"cache"')
+    assert "Max-Age=0" in signed_out.headers["set-cookie"]
     client.cookies.update(token)
     assert client.get("/", headers=HTML).status_code == 401, "a copy of the cookie is worth nothing either"
 
