@@ -5,6 +5,7 @@ What is asked and checked is guards' concern (password_guard.py, oidc_guard.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote, urlencode, urlsplit
@@ -48,7 +49,7 @@ def password_form(*, back: str, said: str = "", status: int = 401, wait_s: float
     )
     answer = _page("Sign in to this review", "It is shared with those who know its password.", said, form, status)
     if wait_s:
-        answer.headers["Retry-After"] = str(int(wait_s) + 1)
+        answer.headers["Retry-After"] = str(math.ceil(wait_s))
     return answer
 
 
