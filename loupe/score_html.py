@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from loupe.evaluation_records import Selection
+from loupe.evaluation_records import Null, Selection
 from loupe.paths import step_name
 from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.wording import direction, interval, number, step_label
@@ -97,7 +97,7 @@ def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
     real = [number(c.real, unit=c.spec.unit) if c.real is not None else "" for c in metrics]
     null = [
         f"{number(c.null.mean, unit=c.spec.unit)}<small>{interval(c.null.lo, c.null.hi, unit=c.spec.unit)}</small>"
-        f"<small>{c.null.n_a} against {c.null.n_b} photos</small>"
+        f"<small>{_compared(c.null)}</small>"
         if c.null
         else ""
         for c in metrics
@@ -114,6 +114,10 @@ def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
         *controls,
     )
     return "".join(_reference_row(name, hint, cells) for name, hint, cells in named if any(cells))
+
+
+def _compared(null: Null) -> str:
+    return f"{null.n_a} against {null.n_b} photos" if null.n_b else f"of {null.n_a} photos"
 
 
 def _control_cells(metrics: Sequence[MetricColumn]) -> dict[str, list[str]]:

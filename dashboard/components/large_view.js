@@ -194,8 +194,8 @@ class LargeView {
       return thumbnailOf(step, row.cells[step.name], marks, choose)
     }))
     this.find("nav .b")?.scrollIntoView({ block: "nearest", inline: "nearest" })
-    const facts = (side) => factsOf(`${side.toUpperCase()}  ${this.label(side)}`, row.cells[this.state[side]], row)
-    this.find(".facts").replaceChildren(facts("a"), facts("b"))
+    const sides = ["a", "b"].map((side) => ({ mark: side.toUpperCase(), label: this.label(side), cell: row.cells[this.state[side]] }))
+    this.find(".facts").replaceChildren(...factsOf(sides, row))
     this.find(".spoken").textContent = `${this.label("a")} against ${this.label("b")}, ${row.prompt_id}, seed ${row.seed_index}`
     this.place()
   }

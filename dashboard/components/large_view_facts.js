@@ -7,32 +7,46 @@ function element(tag, properties, ...children) {
   return made
 }
 
-function factsOf(title, cell, row) {
-  const part = element("section", { className: "side" }, element("h3", { textContent: title }))
-  if (!cell) return part
-  if (cell.reason) part.append(element("p", { className: "reason", textContent: cell.reason }))
-  if (cell.nearest) part.append(nearestPhoto(cell.nearest))
-  const list = element("dl", {})
-  for (const [name, value] of cell.scores) {
-    list.append(element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value })))
+// `sides` are the two that are looked at: {mark: "A", label, cell}; a cell may be missing.
+function factsOf(sides, row) {
+  const heads = sides.map(({ mark, label, cell }) => element("section", {},
+    element("h3", { textContent: `${mark}  ${label}` }),
+    ...(cell?.reason ? [element("p", { className: "reason", textContent: cell.reason })] : []),
+    ...(cell?.nearest ? [nearestPhoto(cell.nearest)] : [])))
+  const parts = [element("div", { className: "two" }, ...heads)]
+  if (sides.some(({ cell }) => cell?.scores.length)) parts.push(scoresOf(sides))
+  for (const { mark, cell } of sides) {
+    if (cell?.sha256) parts.push(copyable(`SHA-256 of ${mark}`, [["Copy", cell.sha256]], cell.sha256))
   }
-  part.append(list)
-  if (cell.sha256) part.append(copyable("SHA-256", cell.sha256))
-  if (row.command) part.append(copyable("Draw it again", row.command.join(cell.step)))
-  return part
+  if (row.command) {
+    const commands = sides.filter(({ cell }) => cell).map(({ mark, cell }) => [`Copy for ${mark}`, row.command.join(cell.step)])
+    if (commands.length) parts.push(copyable(`Draw ${sides.at(-1).mark} again`, commands, commands.at(-1)[1]))
+    if (commands.length > 1) parts.push(element("p", { className: "same", textContent: `${sides[0].mark}: the same with --step ${sides[0].cell.step}` }))
+  }
+  return parts
+}
+
+function scoresOf(sides) {
+  const values = sides.map(({ cell }) => new Map(cell?.scores ?? []))
+  const names = [...new Set(values.flatMap((known) => [...known.keys()]))]
+  const head = element("tr", {}, element("td", {}), ...sides.map(({ mark }) => element("th", { textContent: mark, scope: "col" })))
+  const lines = names.map((name) => element("tr", {},
+    element("th", { textContent: name, scope: "row" }),
+    ...values.map((known) => element("td", { textContent: known.get(name) ?? "–" }))))
+  return element("table", {}, head, ...lines)
 }
 
 function nearestPhoto(photo) {
-  const said = element("div", {},
-    element("b", { textContent: "Nearest training photo" }),
-    element("span", { textContent: `${photo.id}, feature distance ${photo.distance}` }),
-    element("small", { textContent: photo.verdict }))
   const figure = element("div", { className: "nearest" })
   if (photo.url) {
     const image = element("img", { src: photo.thumbnail, alt: `Training photo ${photo.id}: ${photo.caption}`, loading: "lazy" })
     figure.append(element("a", { href: photo.url, target: "_blank", rel: "noopener", title: photo.caption }, image))
   }
-  figure.append(said)
+  figure.append(element("div", {},
+    element("small", { textContent: "Nearest training photo" }),
+    element("b", { textContent: photo.id }),
+    element("small", { textContent: `feature distance ${photo.distance}` }),
+    element("small", { textContent: photo.verdict })))
   return figure
 }
 
@@ -48,13 +62,17 @@ function thumbnailOf(step, cell, marks, choose) {
   return button
 }
 
-function copyable(name, text) {
-  const copy = element("button", { className: "copy", textContent: "Copy" })
-  copy.onclick = async () => {
-    await navigator.clipboard.writeText(text)
-    copy.textContent = "Copied"
-    setTimeout(() => { copy.textContent = "Copy" }, 1500)
-  }
-  const head = element("div", {}, element("span", { textContent: name }), copy)
+// `copies` are [label of a button, what it copies]; `text` is what is shown.
+function copyable(name, copies, text) {
+  const buttons = copies.map(([label, content]) => {
+    const copy = element("button", { className: "copy", textContent: label })
+    copy.onclick = async () => {
+      await navigator.clipboard.writeText(content)
+      copy.textContent = "Copied"
+      setTimeout(() => { copy.textContent = label }, 1500)
+    }
+    return copy
+  })
+  const head = element("div", {}, element("span", { textContent: name }), ...buttons)
   return element("div", { className: "copyable" }, head, element("code", { textContent: text }))
 }
