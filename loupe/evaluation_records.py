@@ -94,6 +94,8 @@ class Standing(_Record):
     to_best_hi: float | None = None
     p_base: float | None = None
     """Of its merit being that of base, after Holm's correction over the checkpoints."""
+    p_best: float | None = None
+    """Of its merit being the best one's, after Holm's correction over its rivals; from 0.05 on it is tied."""
 
 
 class Selection(_Record):

@@ -43,6 +43,8 @@ def selection_record(comparison: Comparison, reason: str) -> Selection:
                 shown |= {"to_best_lo": rounded(interval.lo), "to_best_hi": rounded(interval.hi)}
         if step in comparison.merit_p:
             shown["p_base"] = rounded(comparison.merit_p[step])
+        if step in comparison.best_p:
+            shown["p_best"] = rounded(comparison.best_p[step])
         standings[step_name(step)] = Standing(**shown)
     return Selection(
         verdict=comparison.verdict,

@@ -82,6 +82,9 @@ def test_the_earliest_that_cannot_be_told_from_the_best_is_chosen() -> None:
     several = compare(evidence(75, 5.0, others=5.0), evidence(150, 30.0, others=30.1), evidence(225, 30.1, others=30.0))
     assert several.front == several.tied == (150, 225)
     assert several.chosen.step == 150
+    standings = selection_record(several, "because").standings
+    assert standings["step-000075"].p_best < 0.05 <= standings["step-000225"].p_best
+    assert (several.best.step, standings["step-000150"].p_best) == (150, None), "it is not compared with itself"
     text = reason(several)
     assert "step-000150 is recommended: it is the earliest of 2 checkpoints (steps 150, 225)" in text
     assert "64 pictures of 16 prompts against 68 real val photos" in text
@@ -166,6 +169,7 @@ def test_gates_come_before_the_scores() -> None:
     record = selection_record(found, "because")
     assert set(record.gates_failed) == {f"step-0000{step}" for step in (10, 20, 30, 40, 50)}
     assert record.standings["step-000010"].to_best > 0, "it would have won"
+    assert all(standing.p_best is None for standing in record.standings.values()), "the best one has no rival left"
 
 
 def test_no_winner_when_nothing_passes_the_gates() -> None:
