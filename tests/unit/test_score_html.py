@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loupe.evaluation_records import Null
 from loupe.metric_specs import spec_of
-from loupe.run_store import MetricColumn, Score, StepScores
+from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.score_html import score_table
 
 ROW = StepScores(75, 8, 8, 45, 0, {"background_ok": Score(0.9, None, None, None, None, None)})
