@@ -177,13 +177,7 @@ def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> Drawing
     if problem:
         problems.append(problem)
         return None
-    sampling = SamplingSettings(
-        width_px=setup.side_px,
-        height_px=setup.side_px,
-        guidance_scale=generate.guidance_scale,
-        num_inference_steps=generate.num_inference_steps,
-        negative_prompt=generate.negative_prompt,
-    )
+    sampling = SamplingSettings.square(generate, side_px=setup.side_px)
     prompt = next(iter(generate.prompts.values()), "a photo")
     trial = _noting(
         problems,

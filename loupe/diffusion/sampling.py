@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from loupe.params import GenerateParams
+
 Purpose = Literal["generate", "confirm"]
 SAMPLER = "DPM-Solver++ multistep, order 2"
 PICTURES_AT_ONCE_CPU = 8
@@ -41,6 +43,17 @@ class SamplingSettings:
     """Classifier-free guidance; 1 switches it off."""
     num_inference_steps: int
     negative_prompt: str
+
+    @classmethod
+    def square(cls, options: GenerateParams, *, side_px: int) -> SamplingSettings:
+        """Return the settings that params.yaml asks for, for pictures of the photos' size."""
+        return cls(
+            width_px=side_px,
+            height_px=side_px,
+            guidance_scale=options.guidance_scale,
+            num_inference_steps=options.num_inference_steps,
+            negative_prompt=options.negative_prompt,
+        )
 
 
 @dataclass(frozen=True, slots=True)
