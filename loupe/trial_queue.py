@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,15 +50,17 @@ def run_dvc(root: Path, command: Sequence[str]) -> str:
     binaries = str(Path(sys.executable).parent)
     environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
     environment |= {"PATH": f"{binaries}{os.pathsep}{environment.get('PATH', '')}", "DVC_NO_ANALYTICS": "1"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=root, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-            timeout=COMMAND_LIMIT_S,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise PipelineError(f"`{' '.join(command)}` did not answer within {COMMAND_LIMIT_S} s.") from None
-    lines = _readable(done.stdout, root)
+    # Into a file: a worker that `dvc queue start` leaves behind would hold a pipe open until it ends.
+    with tempfile.TemporaryFile() as output:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", *command], cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, check=False, timeout=COMMAND_LIMIT_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise PipelineError(f"`{' '.join(command)}` did not answer within {COMMAND_LIMIT_S} s.") from None
+        output.seek(0)
+        lines = _readable(output.read().decode("utf-8", errors="replace"), root)
     if done.returncode != 0:
         said = " ".join(line.strip() for line in lines[-3:]) or "it said nothing"
         raise PipelineError(f"`{' '.join(command)}` failed: {said}")

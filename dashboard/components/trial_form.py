@@ -87,8 +87,7 @@ def _show_button(plan: TrialPlan, run: Run) -> None:
         st.session_state[SAID] = (
             f"Queued {_trials(plan.count)}. Start the queue below when nothing else needs the machine."
         )
-        for name in plan.values:
-            st.session_state.pop(f"trial-{name}", None)
+        st.session_state["trial"] = []
 
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.button(f"Queue {_trials(plan.count)}", key="queue-trial", type="primary", on_click=queue)

@@ -109,6 +109,7 @@ def test_a_queued_trial_runs_and_a_broken_one_fails_with_its_log(tmp_path: Path)
     assert [(row.state, row.scores) for row in waiting] == [("Queued", {})] * 2
     run_dvc(root, START)
     try:
+        assert worker_is_alive(root), "starting returns while the worker is at work"
         rows = wait_until_ended(root)
     finally:
         run_dvc(root, STOP)
