@@ -165,7 +165,7 @@ def _sample(folder: Path, prompt: PromptRecord, seed_index: int, step: int, near
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         asked = near * np.array(COLOURS[prompt.colour or "Red"]) + (1 - near) * np.array([120, 110, 90])
-        _draw(path, asked, background=int(200 + 55 * near), seed=(7, number, seed_index))
+        _draw(path, asked, background=int(200 + 55 * near), seed=(7, number, seed_index, step))
     return SampleRecord(
         prompt_id=prompt.prompt_id, seed_index=seed_index, seed=1000 * number + seed_index, step=step,
         file=path.relative_to(folder).as_posix(), sha256=sha256_file(path), invalid_reason=None,
