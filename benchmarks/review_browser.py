@@ -113,7 +113,7 @@ def seed_filters(page: Any, address: str, *, repeats: int) -> list[float]:
 
 
 def searches(page: Any, address: str, prompt_ids: Sequence[str]) -> list[float]:
-    """Type the id of one prompt after the other into the search; Streamlit waits a quarter of a second for more."""
+    """Put the id of one prompt after the other into the search, which waits a moment for the next key."""
     page.goto(f"{address}/compare")
     wait_for_pictures(page, GRID)
     search = page.locator(".st-key-q input")

@@ -28,6 +28,8 @@ from loupe.sample_order import (
 ZOOMS = {"½×": 0.5, "1×": 1.0, "2×": 2.0}
 LARGE_PICTURE_PX = 200
 """Pictures wider than this start at half size, so that several checkpoints fit side by side."""
+TYPING_PAUSE = "120ms"
+"""A search begins when no key was pressed for so long."""
 GRID, WALL = "All checkpoints", "One step"
 
 
@@ -102,7 +104,7 @@ def _prompt_filter(prompts: Sequence[PromptRecord]) -> list[PromptRecord]:
         key="q",
         placeholder="red, sneaker …",
         bind="query-params",
-        live=True,
+        live=TYPING_PAUSE,
         type="search",
         width=190,
     )

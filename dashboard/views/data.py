@@ -11,6 +11,7 @@ from html import escape
 import altair as alt
 import streamlit as st
 
+from dashboard.components.compare_filters import TYPING_PAUSE
 from dashboard.components.example_wall import example_wall, finding_wall, record_table
 from dashboard.components.markup import facts, headline, state_banner
 from dashboard.current_run import current_store
@@ -69,7 +70,7 @@ def _show_examples(dataset: DatasetManifest, records: tuple[CaptionRecord, ...])
         "Search captions and attributes",
         key="q",
         bind="query-params",
-        live=True,
+        live=TYPING_PAUSE,
         type="search",
         placeholder="navy summer",
     )
