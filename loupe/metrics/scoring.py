@@ -7,7 +7,7 @@ same prompts and seeds. A value that cannot be computed is absent, with the reas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -40,6 +40,9 @@ class Estimate:
     value: float
     draws: Array
     interval: Interval | None
+    cells: tuple[tuple[str, int], ...] = ()
+    values: Array = field(default_factory=lambda: np.zeros(0))
+    """[N], level image only: what the image of each cell has, NaN where it has no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,11 @@ class Resampling:
 
     def counts_of(self, images: ImageSet) -> NDArray[np.int64]:
         """Return [R, N]: how often each image of the set is taken."""
-        return counts_per_image(self.counts_RP, self.prompts, [prompt for prompt, _ in images.cells])
+        return self.counts_of_cells(images.cells)
+
+    def counts_of_cells(self, cells: Sequence[tuple[str, int]]) -> NDArray[np.int64]:
+        """Return [R, N]: how often the image of each cell is taken."""
+        return counts_per_image(self.counts_RP, self.prompts, [prompt for prompt, _ in cells])
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,7 @@ def _difference(
 ) -> Estimate:
     """Return a - b over the cells that both have, draws paired; their images are read only where the cells differ.
 
+    A mean is taken over the images that have a value on both sides: one without it takes its partner out too.
     Raises TooFewImagesError when there is no value.
     """
     a, b = pair.a.values.get(key), pair.b.values.get(key)
@@ -186,8 +194,18 @@ def _difference(
         a, b = (estimate(part, real, spec, resampling) for part in parts)
     if a is None or b is None:
         raise TooFewImagesError(pair.a.absent.get(key) or pair.b.absent[key])
+    if spec.level == "image":
+        return _mean_difference(a, b, resampling)
     draws = a.draws - b.draws
     return Estimate(a.value - b.value, draws, percentile_interval(draws))
+
+
+def _mean_difference(a: Estimate, b: Estimate, resampling: Resampling) -> Estimate:
+    row_of_b = {cell: row for row, cell in enumerate(b.cells)}
+    differences = a.values - b.values[[row_of_b[cell] for cell in a.cells]]
+    draws = mean_resamples(differences, resampling.counts_of_cells(a.cells))
+    value = _mean_of_finite(differences, "a picture with a value on both sides")
+    return Estimate(value, draws, percentile_interval(draws))
 
 
 def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: Resampling) -> Estimate:
@@ -197,7 +215,8 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     """
     counts = resampling.counts_of(images)
     if spec.level == "image":
-        return mean_estimate(values_per_image(images, real, spec), counts, needs=spec.needs)
+        values = values_per_image(images, real, spec)
+        return replace(mean_estimate(values, counts, needs=spec.needs), cells=images.cells, values=values)
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     images, real = _as_seen(images, real, spec)

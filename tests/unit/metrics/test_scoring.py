@@ -121,6 +121,27 @@ def test_a_score_that_depends_on_the_number_of_images_is_refused_where_that_is_u
     assert set(base.values) == set(SPECS)
 
 
+def test_a_picture_without_a_value_takes_its_partner_out_of_the_difference() -> None:
+    """Blank pictures of the sharpest prompt: without them base looks blurrier, though no picture is."""
+    spec = {"sharpness_pct": METRIC_SPECS["sharpness_pct"]}
+    n = 3 * len(PROMPTS)
+    sharpness = np.repeat(np.linspace(0.9, 0.1, len(PROMPTS)), 3)
+    train = ImageSet(
+        cells=tuple((f"photo {i}", 0) for i in range(100)),
+        arrays={names.SHARPNESS: np.linspace(0, 1, 100), names.FOREGROUND_SHARE: np.full(100, 0.2)},
+    )
+
+    def drawn(product: np.ndarray) -> ImageSet:
+        return ImageSet(images(1).cells, {names.SHARPNESS: sharpness, names.FOREGROUND_SHARE: product})
+
+    blank = np.where(np.arange(n) < 3, 0.0, 0.2)
+    sets = {0: drawn(blank), 10: drawn(np.full(n, 0.2))}
+    base, scores = score_steps(sets, RealPhotos(train=train, held_out=train), spec, RESAMPLING)
+    assert base.values["sharpness_pct"].value < scores.values["sharpness_pct"].value - 0.03
+    difference = scores.differences["sharpness_pct"]
+    assert (difference.value, difference.interval.lo, difference.interval.hi) == (0.0, 0.0, 0.0)
+
+
 def test_common_cells_are_in_one_order() -> None:
     step = images(9)
     a, b = common_cells(step.rows([5, 1, 3]), step.rows([3, 0, 5]))
