@@ -25,6 +25,7 @@ Kind = Literal["workspace", "commit", "experiment"]
 _UNFINISHED = ("Running", "Failed", "Queued")
 _SECTIONS = frozenset(Params.model_fields)
 _SAMPLES = "data/samples"
+MAKE_ONE = " To make one: git init && dvc init && git add . && git commit -m start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def experiments(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
         said = str(error).replace(f"{root}/", "").replace(str(root), "this folder")
         raise PipelineError(
             f"DVC cannot list the experiments: {said}. They need a git repository with at least one commit, owned by "
-            "the user who runs this server."
+            f"the user who runs this server.{'' if _repository(root) else MAKE_ONE}"
         ) from None
     found: list[Experiment] = []
     baseline: Experiment | None = None
@@ -81,9 +82,7 @@ def experiments_signature(root: Path) -> str:
 
     A few looks at times of change, so that it can be asked every second or two; listing the experiments costs more.
     """
-    repository = next(
-        (parent / ".git" for parent in (root, *root.parents) if (parent / ".git").is_dir()), root / ".git"
-    )
+    repository = _repository(root) or root / ".git"
     exps, trials = repository / "refs" / "exps", root / ".dvc" / "tmp" / "exps"
     watched = [
         repository / "logs" / "HEAD", repository / "packed-refs", exps, root / "params.yaml",
@@ -145,6 +144,11 @@ def show_pictures_at(store: RunStore, rev: str, samples: Iterator[SampleRecord] 
             store.shown[sample.sha256] = file
             found.add(sample.sha256)
     return found
+
+
+def _repository(root: Path) -> Path | None:
+    """Return the .git folder that the project lies in."""
+    return next((folder / ".git" for folder in (root, *root.parents) if (folder / ".git").is_dir()), None)
 
 
 def _experiment(root: Path, row: Mapping[str, Any], baseline: Experiment | None) -> Experiment:

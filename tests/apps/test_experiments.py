@@ -45,6 +45,8 @@ def test_outside_a_repository_it_says_what_experiments_need(
     html = html_of(open_page(monkeypatch, runs["complete"], "experiments"))
     assert "No experiments here" in html
     assert "git repository with at least one commit" in html
+    assert "git init &amp;&amp; dvc init" in html
+    assert str(runs["complete"]) not in html
 
 
 def test_rows_show_their_own_changes_and_scores(monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]) -> None:
