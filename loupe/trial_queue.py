@@ -28,7 +28,8 @@ _LOG_TAIL_BYTES = 16_384
 _REVISION = re.compile(r"[0-9a-f]{7,64}")
 START = ("dvc", "queue", "start", "-j", "1")
 STOP = ("dvc", "queue", "stop")
-STOP_NOW = ("dvc", "queue", "stop", "--kill")
+INTERRUPT = ("dvc", "queue", "kill")
+"""Followed by revisions. Interrupts the stage as well, which `dvc queue stop --kill` leaves running on its own."""
 
 
 @dataclass(frozen=True, slots=True)

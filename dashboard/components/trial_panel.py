@@ -14,7 +14,7 @@ from dashboard.components.trial_form import FAILED, Run
 from loupe.errors import PipelineError
 from loupe.experiments import Experiment
 from loupe.run_store import RunStore
-from loupe.trial_queue import START, STOP, STOP_NOW, TrialView, trial_view, worker_is_alive
+from loupe.trial_queue import INTERRUPT, START, STOP, TrialView, trial_view, worker_is_alive
 
 LINES_WHILE_RUNNING = 3
 
@@ -29,7 +29,8 @@ def trial_panel(store: RunStore, rows: Sequence[Experiment], run: Run) -> None:
     counts = Counter(row.state for row in unfinished)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="lp-queue-head"):
         st.html(f"<h2>Queue</h2><small>{_summary(counts, alive=alive)}</small>")
-        _buttons(run, alive=alive, n_queued=counts["Queued"])
+        running = [row.rev for row in unfinished if row.state == "Running"]
+        _buttons(run, alive=alive, n_queued=counts["Queued"], running=running)
     cards = "".join(_card(store, row, alive=alive) for row in unfinished)
     st.html(f'<div class="lp-trials">{cards}</div>' if cards else "<i></i>")
 
@@ -40,20 +41,21 @@ def _summary(counts: Counter[str], *, alive: bool) -> str:
     return ", ".join([*said, "one after the other" if alive else "not started"])
 
 
-def _buttons(run: Run, *, alive: bool, n_queued: int) -> None:
-    def ask(command: Sequence[str]) -> None:
+def _buttons(run: Run, *, alive: bool, n_queued: int, running: Sequence[str]) -> None:
+    def ask(*commands: Sequence[str]) -> None:
         try:
-            run(list(command))
+            for command in commands:
+                run(list(command))
         except PipelineError as error:
             st.session_state[FAILED] = str(error)
 
     if alive:
+        now = (STOP, (*INTERRUPT, *running)) if running else (STOP,)
         st.button("Stop after this trial", key="queue-stop", on_click=ask, args=(STOP,), help=" ".join(STOP))
-        st.button("Stop now", key="queue-kill", on_click=ask, args=(STOP_NOW,), help=" ".join(STOP_NOW))
+        st.button("Stop now", key="queue-kill", on_click=ask, args=now, help=" ".join(INTERRUPT))
     elif n_queued:
-        st.button(
-            "Start the queue", key="queue-start", type="primary", on_click=ask, args=(START,), help=" ".join(START)
-        )
+        label, command = "Start the queue", " ".join(START)
+        st.button(label, key="queue-start", type="primary", on_click=ask, args=(START,), help=command)
 
 
 def _card(store: RunStore, row: Experiment, *, alive: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,3 +174,19 @@ def test_the_queue_says_what_each_unfinished_trial_does(monkeypatch: pytest.Monk
     assert "error: &lt;b&gt;no&lt;/b&gt; GPU" in html
     app.button(key="queue-start").click().run()
     assert commands == [["dvc", "queue", "start", "-j", "1"]]
+
+
+def test_stopping_now_interrupts_what_runs_and_leaves_the_rest_queued(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`dvc queue stop --kill` would leave the stage itself running on its own."""
+    root = complete_run(tmp_path, Shape(steps=(75, 150), seeds=1, size_px=16, captions=0))
+    worker = root / ".dvc" / "tmp" / "exps" / "celery" / "dvc-exp-worker-1.json"
+    write_text(worker, json.dumps({"pid": os.getpid(), "returncode": None}))
+    commands = asked_of_dvc(monkeypatch)
+    app = open_page(monkeypatch, root, "experiments")
+    assert "1 running, one after the other" in html_of(app)
+    app.button(key="queue-stop").click().run()
+    assert commands == [["dvc", "queue", "stop"]]
+    app.button(key="queue-kill").click().run()
+    assert commands[1:] == [["dvc", "queue", "stop"], ["dvc", "queue", "kill", "c" * 40]]
