@@ -9,8 +9,9 @@
 Every claim is paired and corrected by Holm: against base (1 and 2) over all checkpoints, against a checkpoint (3) and
 against the best (4) over all its rivals. Uncorrected, one of six equal checkpoints would be called worse than the best
 in a third of all runs, because the best of equals looks better than it is; the correction halves that.
-Where nothing is above base there is no clear winner; what is named then failed the fewest gates and, of those, has the
-highest merit. Weights and gates come from params.yaml, i.e. from before the run.
+Where nothing is above base there is no clear winner; what is named then failed the fewest gates and, of those, is
+nearest to passing them; where that is equal too, it has the highest merit. Weights and gates come from params.yaml,
+i.e. from before the run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 from loupe.metrics.bootstrap import Interval, draws_needed, holm_adjusted, percentile_interval, sign_p_value
 from loupe.metrics.image_set import Array
-from loupe.metrics.selection_evidence import Gates, StepEvidence, failed_gates
+from loupe.metrics.selection_evidence import Gates, StepEvidence, failed_gates, shortfall
 
 LEVEL = 0.05
 
@@ -95,7 +96,7 @@ def compare_checkpoints(
     tied = [c for c in front if best and not _is_behind(merits[c.step], merits[best.step], best_p.get(c.step))]
     fallback = max(
         (c for c in checkpoints if c.step in merits),
-        key=lambda c: (-n_failed[c.step], merits[c.step].value),
+        key=lambda c: (-n_failed[c.step], -shortfall(c, gates), merits[c.step].value),
         default=None,
     )
     n_draws = max((len(m.draws) for m in merits.values()), default=0)

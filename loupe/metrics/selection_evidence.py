@@ -81,6 +81,15 @@ def failed_gates(checkpoint: StepEvidence, gates: Gates, *, worse_text: bool) ->
     return failed
 
 
+def shortfall(checkpoint: StepEvidence, gates: Gates) -> float:
+    """Return how far below the required shares of clean borders and centred objects a checkpoint is, in parts of them.
+
+    0 where both are reached; a share that is not known counts as 0 %.
+    """
+    asked = ((checkpoint.background_ok, gates.min_background_ok), (checkpoint.centred_ok, gates.min_centred_ok))
+    return sum(max(0.0, 1 - (share or 0.0) / least) for share, least in asked if least > 0)
+
+
 def step_evidence(row: Row, base: Row, draws: Mapping[str, NDArray], keys: Mapping[str, str]) -> StepEvidence:
     """Return the evidence of one row; `keys` is criterion -> metric key, with text, background, centring, memorisation.
 

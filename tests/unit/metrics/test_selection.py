@@ -186,6 +186,13 @@ def test_when_all_fail_the_one_that_fails_the_fewest_gates_is_named_and_then_the
     assert found.chosen.step == 150
 
 
+def test_of_those_that_fail_as_many_gates_the_nearest_to_passing_is_named() -> None:
+    found = compare(
+        evidence(75, 20.0, centred=0.3), evidence(150, 10.0, centred=0.75), evidence(225, 15.0, centred=0.7)
+    )
+    assert (found.verdict, found.chosen.step) == ("no clear winner", 150)
+
+
 def test_no_winner_when_nothing_can_be_told_from_base() -> None:
     found = compare(evidence(75, 0.1), evidence(150, -0.1))
     assert (found.verdict, found.chosen.step) == ("no clear winner", 75)
