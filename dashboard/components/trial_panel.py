@@ -74,7 +74,7 @@ def _doing(row: Experiment, view: TrialView, *, alive: bool) -> str:
         last = (
             f"Its last lines:</p>{_log(view.log)}<p>" if view.log else f"Its log: <code>dvc queue logs {name}</code>. "
         )
-        return f"<p>It ended with an error. {last}To clear it away: <code>dvc queue remove {name}</code></p>"
+        return f"<p>It did not finish. {last}To clear it away: <code>dvc queue remove {name}</code></p>"
     if not alive:
         return f"<p>Its worker is gone. To clear it away: <code>dvc queue kill {name}</code></p>{_log(view.log)}"
     stage = f"Stage {view.stage}" if view.stage else "Starting, or between two stages"
