@@ -19,6 +19,7 @@ from dashboard.access.password_guard import PasswordGuard
 from loupe.errors import PipelineError, problems_message
 
 PASSWORD, PASSWORD_FILE, OPEN = "LOUPE_PASSWORD", "LOUPE_PASSWORD_FILE", "LOUPE_OPEN"
+TRIALS = "LOUPE_TRIALS"
 
 
 @lru_cache(maxsize=1)
@@ -30,6 +31,18 @@ def guard_of_this_server() -> Guard | None:
 def is_open_to_all() -> bool:
     """Return whether the owner said that everyone may look."""
     return _said_open(os.environ)
+
+
+def may_run_trials() -> bool:
+    """Return whether visitors may queue, start and stop trials: on a shared review only if LOUPE_TRIALS is yes.
+
+    Who may look need not be who may spend hours of this machine. Without a guard only its owner comes.
+    """
+    said = os.environ.get(TRIALS, "")
+    if said not in ("", "yes", "no"):
+        raise PipelineError(f"{TRIALS} is {said!r}; it must be yes, no, or not set.")
+    is_shared = is_open_to_all() or guard_of_this_server() is not None
+    return said == "yes" or (not said and not is_shared)
 
 
 def check_binding() -> list[str]:

@@ -19,8 +19,8 @@ from loupe.trial_queue import INTERRUPT, START, STOP, TrialView, trial_view, wor
 LINES_WHILE_RUNNING = 3
 
 
-def trial_panel(store: RunStore, rows: Sequence[Experiment], run: Run) -> None:
-    """Show the unfinished trials, those that run first, with the buttons of the queue; nothing when there is none."""
+def trial_panel(store: RunStore, rows: Sequence[Experiment], run: Run | None) -> None:
+    """Show the unfinished trials, those that run first; nothing when there is none. With `run`, the queue's buttons."""
     order = {"Running": 0, "Queued": 1, "Failed": 2}
     unfinished = sorted((row for row in rows if row.state), key=lambda row: order[row.state])
     alive = worker_is_alive(store.paths.root)
@@ -30,7 +30,8 @@ def trial_panel(store: RunStore, rows: Sequence[Experiment], run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="lp-queue-head"):
         st.html(f"<h2>Queue</h2><small>{_summary(counts, alive=alive)}</small>")
         running = [row.rev for row in unfinished if row.state == "Running"]
-        _buttons(run, alive=alive, n_queued=counts["Queued"], running=running)
+        if run is not None:
+            _buttons(run, alive=alive, n_queued=counts["Queued"], running=running)
     cards = "".join(_card(store, row, alive=alive) for row in unfinished)
     st.html(f'<div class="lp-trials">{cards}</div>' if cards else "<i></i>")
 

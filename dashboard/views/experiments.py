@@ -12,6 +12,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.access.settings import may_run_trials
 from dashboard.components.experiment_comparison import compare_two
 from dashboard.components.experiment_table import experiment_table, score_columns
 from dashboard.components.markup import headline, state_banner
@@ -47,11 +48,14 @@ def show(store: RunStore) -> None:
         st.html(headline("No experiments here", escape(str(error))))
         return
     n_trials = sum(row.kind == "experiment" for row in rows)
+    allowed = may_run_trials()
     hint = "" if n_trials else "Queue one below, or run <code>dvc exp run -S train.learning_rate=3e-4</code>."
+    if not allowed:
+        hint = "Trials are started by who runs this server; <code>LOUPE_TRIALS=yes</code> lets its visitors, too."
     title = f"{n_trials} experiment{'s' if n_trials != 1 else ''}" if n_trials else "Commits, no experiments yet"
     st.html(headline(title, hint))
-    run = partial(run_dvc, root)
-    trial_form(store, run)
+    if allowed:
+        trial_form(store, partial(run_dvc, root))
     _follow_queue(store, rows)
     _show_table(rows)
     compare_two(store, rows)
@@ -76,7 +80,7 @@ def _follow_queue(store: RunStore, rows: Sequence[Experiment]) -> None:
     root = store.paths.root
     if experiments_signature(root) != st.session_state.get(SHOWN) or FAILED in st.session_state:
         st.rerun()
-    trial_panel(store, rows, partial(run_dvc, root))
+    trial_panel(store, rows, partial(run_dvc, root) if may_run_trials() else None)
 
 
 def _show_table(rows: Sequence[Experiment]) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all
 from loupe.errors import PipelineError
@@ -99,16 +99,17 @@ def encode_images(
 ) -> Iterator[str]:
     """Store the posterior of each image and yield its id; `dataset` is the folder that records' files are relative to.
 
-    On the CPU one image at a time, so the bits do not depend on neighbours; on a GPU a few together. Memory stays flat.
-    While some are encoded, the next are read and the last are written. Raises PipelineError, after the last image,
-    naming every one whose posterior is not finite; none of those is stored.
+    On the CPU one image at a time, so the bits do not depend on neighbours; on a GPU a few together, while the next are
+    read and the last are written. Memory stays flat. Raises PipelineError, after the last image, naming every one whose
+    posterior is not finite; none of those is stored.
     """
     import torch
 
-    size = IMAGES_AT_ONCE_GPU if vae.device.type == "cuda" else 1
+    on_gpu = vae.device.type == "cuda"
+    size = IMAGES_AT_ONCE_GPU if on_gpu else 1
     broken = []
     writes: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(max_workers=size, thread_name_prefix="read-and-write") as pool:
+    with ThreadPoolExecutor(size, thread_name_prefix="read-and-write") if on_gpu else _AtOnce() as pool:
         read = partial(_read, dataset=dataset, side_px=keys.resolution_px)
         groups = [records[start : start + size] for start in range(0, len(records), size)]
         ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[:1])]
@@ -130,6 +131,15 @@ def encode_images(
             f"The VAE gives values that are not finite for {len(broken)} images: {_listing(broken)}. "
             f"Look at these images; if they are sound, the VAE's weights are not."
         )
+
+
+class _AtOnce(Executor):
+    """Does what it is given before it answers: on a CPU threads would take the cores from the encoder."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*arguments, **options))
+        return done
 
 
 def encode_captions(

@@ -190,3 +190,30 @@ def test_stopping_now_interrupts_what_runs_and_leaves_the_rest_queued(
     assert commands == [["dvc", "queue", "stop"]]
     app.button(key="queue-kill").click().run()
     assert commands[1:] == [["dvc", "queue", "stop"], ["dvc", "queue", "kill", "c" * 40]]
+
+
+@pytest.mark.parametrize(
+    ("environment", "may"),
+    [
+        ({}, True),
+        ({"LOUPE_OPEN": "yes"}, False),
+        ({"LOUPE_OPEN": "yes", "LOUPE_TRIALS": "yes"}, True),
+        ({"LOUPE_TRIALS": "no"}, False),
+    ],
+    ids=str,
+)
+def test_visitors_of_a_shared_review_run_trials_only_when_its_owner_says_so(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path], environment: dict[str, str], may: bool
+) -> None:
+    def waiting(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
+        *rows, running = listed(root, max_commits=max_commits)
+        return (*rows, replace(running, state="Queued"))
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("loupe.experiments.experiments", waiting)
+    app = open_page(monkeypatch, runs["complete"], "experiments")
+    assert ("queue-start" in [button.key for button in app.button]) is may
+    assert ("Queue a trial" in [expander.label for expander in app.expander]) is may
+    assert ("Trials are started by who runs this server" in html_of(app)) is not may
+    assert "1 waiting" in html_of(app)
