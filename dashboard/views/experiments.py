@@ -25,16 +25,18 @@ from loupe.run_state import run_state
 from loupe.run_store import RunStore
 from loupe.trial_queue import run_dvc, worker_is_alive
 
-MAX_COMMITS = 20
+COMMITS_AT_ONCE, MOST_OLDER = 20, 50
+OLDER = "older"
+"""Query parameter: how many times more commits were asked for."""
 QUEUE_INTERVAL_S = 2.0
 COLUMNS_AT_FIRST = 4
 SHOWN, KNOWN = "experiments_shown", "experiments_known"
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the experiments …")
-def _listed(root: Path, signature: str) -> tuple[Experiment, ...]:
+def _listed(root: Path, signature: str, max_commits: int) -> tuple[Experiment, ...]:
     del signature
-    return experiments(root, max_commits=MAX_COMMITS)
+    return experiments(root, max_commits=max_commits)
 
 
 def show(store: RunStore) -> None:
@@ -65,13 +67,26 @@ def _rows(root: Path) -> tuple[Experiment, ...]:
     """Return what there is to show; while a trial is being set up, which DVC cannot list, what there was before."""
     signature = st.session_state[SHOWN] = experiments_signature(root)
     try:
-        rows = st.session_state[KNOWN] = _listed(root, signature)
+        rows = st.session_state[KNOWN] = _listed(root, signature, _max_commits())
     except PipelineError:
         if not worker_is_alive(root):
             raise
         st.session_state[SHOWN] = ""
         rows = st.session_state.get(KNOWN, ())
     return rows
+
+
+def _times_older() -> int:
+    asked = st.query_params.get(OLDER, "")
+    return min(int(asked), MOST_OLDER) if asked.isdecimal() and asked.isascii() else 0
+
+
+def _max_commits() -> int:
+    return COMMITS_AT_ONCE * (1 + _times_older())
+
+
+def _ask_for_older() -> None:
+    st.query_params[OLDER] = str(_times_older() + 1)
 
 
 @st.fragment(run_every=QUEUE_INTERVAL_S)
@@ -98,6 +113,8 @@ def _show_table(rows: Sequence[Experiment]) -> None:
     if hidden := len(rows) - len(listed):
         what = "1 commit without experiments is" if hidden == 1 else f"{hidden} commits without experiments are"
         st.html(f'<p class="lp-note">{what} not listed.</p>')
+    if sum(row.kind == "commit" for row in rows) >= _max_commits() and _times_older() < MOST_OLDER:
+        st.button(f"{COMMITS_AT_ONCE} older commits and their experiments", key="older", on_click=_ask_for_older)
 
 
 show(current_store())

@@ -217,3 +217,21 @@ def test_visitors_of_a_shared_review_run_trials_only_when_its_owner_says_so(
     assert ("Queue a trial" in [expander.label for expander in app.expander]) is may
     assert ("Trials are started by who runs this server" in html_of(app)) is not may
     assert "1 waiting" in html_of(app)
+
+
+def test_older_commits_and_their_experiments_come_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
+) -> None:
+    def history(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
+        workspace, commit, trial, _ = listed(root, max_commits=max_commits)
+        commits = [replace(commit, rev=f"{n:040}", name=f"main {n:07}") for n in range(33)][:max_commits]
+        old = [replace(trial, name="old-shoe", baseline="main 0000030")] if max_commits > 30 else []
+        return (workspace, *commits, *old)
+
+    monkeypatch.setattr("loupe.experiments.experiments", history)
+    app = open_page(monkeypatch, runs["complete"], "experiments", older="junk")
+    assert "old-shoe" not in html_of(app)
+    app.button(key="older").click().run()
+    assert "old-shoe" in html_of(app)
+    assert app.query_params["older"] == "1"
+    assert "older" not in [button.key for button in app.button], "there are no more"
