@@ -209,9 +209,8 @@ def in_stock_pipeline(base, file):
 def test_diffusers_own_loader_gives_what_was_in_memory(tiny_base_model, tmp_path, kind):
     unet, folder = exported(tiny_base_model, tmp_path, kind)
 
-    assert torch.equal(
-        predict(in_stock_pipeline(tiny_base_model, folder / "x-diffusers" / DIFFUSERS_FILE)), predict(unet)
-    )
+    theirs = predict(in_stock_pipeline(tiny_base_model, folder / "x-diffusers" / DIFFUSERS_FILE))
+    assert torch.allclose(theirs, predict(unet), rtol=1e-5, atol=1e-6)  # rounded in another order, see above
 
 
 @pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
