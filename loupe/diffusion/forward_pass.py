@@ -1,31 +1,26 @@
 """One forward and backward pass of training: adds a batch's gradients to the adapter's and returns its loss.
 
-On a GPU the pass is recorded once and replayed: starting its three thousand kernels one by one takes the host longer
-than a small batch takes the GPU. A replay computes what was recorded on what then lies in the same buffers.
+On a GPU the pass is recorded once and replayed (cuda_graph.py).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from loupe.diffusion.batches import Batch
+from loupe.diffusion.cuda_graph import graphs_are_wanted, record
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.noise import seeded_layers
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.unet_forward import needs_autocast, predict
-from loupe.errors import PipelineError
 
 if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
-
-GRAPH_VARIABLE = "LOUPE_CUDA_GRAPH"
-_WARM_UP_PASSES = 3
 
 
 class ForwardPass:
@@ -115,25 +110,9 @@ class RecordedPass(ForwardPass):
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        # Libraries choose algorithms and take workspaces at their first calls, which must not be recorded.
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP_PASSES):
-                self._run(batch, first, scaler)
-        torch.cuda.current_stream().wait_stream(aside)
-        torch._foreach_zero_([parameter.grad for parameter in self._parameters])
         self._batch = batch
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self._loss = self._run(batch, first, scaler)
-        except RuntimeError as error:
-            raise PipelineError(
-                f"The training step could not be recorded as a CUDA graph ({str(error).splitlines()[0]}). "
-                f"Set {GRAPH_VARIABLE}=off: training is slower then, with the same result."
-            ) from error
-        self._graph = graph
+        self._graph, self._loss = record(lambda: self._run(batch, first, scaler), what="The training step")
+        torch._foreach_zero_([parameter.grad for parameter in self._parameters])
 
 
 def forward_pass(
@@ -150,8 +129,7 @@ def forward_pass(
     encoder decides on the host how it masks, so those are not recorded; nor is anything when the variable
     LOUPE_CUDA_GRAPH is `off`.
     """
-    wanted = os.environ.get(GRAPH_VARIABLE, "").strip().lower() != "off"
     plain = settings.lora_dropout == 0 and not unet.is_gradient_checkpointing and not needs_autocast(unet)
-    if policy.device == "cuda" and wanted and plain and text_encoder is None:
+    if policy.device == "cuda" and graphs_are_wanted() and plain and text_encoder is None:
         return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
     return ForwardPass(unet, settings=settings, policy=policy, text_encoder=text_encoder)

@@ -32,7 +32,7 @@ def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.
     size = TEXTS_AT_ONCE_GPU if device.type == "cuda" else 1
     with torch.inference_mode():
         hidden = [text_encoder(part.to(device)).last_hidden_state.float().cpu() for part in ids_BT.split(size)]
-    return torch.cat(hidden).clone()
+    return torch.cat(hidden)
 
 
 def embed_all(texts: Sequence[str], *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> torch.Tensor:

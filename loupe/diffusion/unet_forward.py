@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loupe.diffusion.adapter import adapter_is_on
+from loupe.diffusion.cuda_graph import graphs_are_wanted, record
 from loupe.diffusion.fused_lora import is_fused
 
 if TYPE_CHECKING:
@@ -51,23 +52,23 @@ def predict(
 class UNetForward:
     """A UNet's forward pass for drawing, without gradients.
 
-    `recorded` (on a GPU) records it as a CUDA graph at the first call with each shape, once with and once without the
-    adapter, and replays it then: the host starts kernels more slowly than a data-centre GPU computes them. The
-    adapter's weights may be overwritten in between; its layers must be there or not from the first call on, or come
-    after calls without.
+    `recorded` (on a GPU, see cuda_graph.py) records it at the first call with each shape, once with and once without
+    the adapter. The adapter's weights may be overwritten in between; its layers must be there or not from the first
+    call on, or come after calls without. DoRA, which computes under autocast, is not recorded.
     """
 
     def __init__(self, unet: UNet2DConditionModel, *, policy: DevicePolicy, recorded: bool = False) -> None:
         self.unet = unet
         self.policy = policy
-        self._recordings: dict[Hashable, _Recording] | None = {} if recorded and policy.device == "cuda" else None
+        self._records = recorded and policy.device == "cuda" and graphs_are_wanted()
+        self._recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Return the prediction [B, C, h, w] float32, a tensor of its own."""
         import torch
 
         with torch.no_grad():
-            if self._recordings is None:
+            if not self._records or needs_autocast(self.unet):
                 return self._run(noisy, timestep, text)
             key = (noisy.shape, text.shape, adapter_is_on(self.unet))
             if key not in self._recordings:
@@ -78,25 +79,15 @@ class UNetForward:
         return predict(self.unet, noisy, timestep, text, policy=self.policy, autocast=needs_autocast(self.unet))
 
     def _record(self, *inputs: torch.Tensor) -> _Recording:
-        import torch
-
         buffers = [tensor.clone() for tensor in inputs]
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            self._run(*buffers)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._run(*buffers)
-        return _Recording(graph, buffers, output)
+        return _Recording(*record(lambda: self._run(*buffers), what="Drawing"), buffers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    inputs: Sequence[torch.Tensor]
     output: torch.Tensor
+    inputs: Sequence[torch.Tensor]
 
     def replay(self, *inputs: torch.Tensor) -> torch.Tensor:
         for buffer, tensor in zip(self.inputs, inputs, strict=True):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from loupe.diffusion import forward_pass
+from loupe.diffusion import cuda_graph
 from loupe.diffusion.adapter import adapter_state, set_adapter_enabled, set_adapter_state
 from loupe.diffusion.base_model import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.device import DevicePolicy
@@ -24,7 +24,7 @@ MOST_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
 
 def gpu_trainer(base, dtype="bfloat16", *, recorded=True, **settings):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(forward_pass.GRAPH_VARIABLE, "" if recorded else "off")
+        patch.setenv(cuda_graph.GRAPH_VARIABLE, "" if recorded else "off")
         patch.setattr("tests.unit.diffusion.tiny_training.load_unet", on_gpu("load_unet"))
         return tiny_trainer(base, policy=DevicePolicy("cuda", dtype, "test"), **settings)
 
