@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 
 from loupe.atomic_io import write_bytes
 from tests.apps.page_driver import open_page
+from tests.busy_writer import written_by
 from tests.run_fixture import Shape, complete_run
 
 SMALL = Shape(steps=(75, 150), seeds=1, size_px=16, captions=0)
@@ -19,27 +18,13 @@ LARGER = Shape(steps=(100, 200, 300), seeds=2, size_px=16, captions=2)
 VIEWS = ("overview", "compare", "vote", "training", "data", "report")
 
 
-@contextmanager
-def exchanged(root: Path, runs: list[dict[Path, bytes]], *, pause_s: float) -> Iterator[None]:
-    """Write one run's files over the other's, one by one and again and again, as a busy pipeline would."""
-    stop = Event()
-
-    def work() -> None:
-        turn = 0
-        while not stop.is_set():
-            turn += 1
-            for file, content in runs[turn % 2].items():
-                write_bytes(root / file, content)
-                if stop.wait(pause_s):
-                    return
-
-    writer = Thread(target=work)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join()
+def exchange(root: Path, runs: list[dict[Path, bytes]], *, pause_s: float, stop: Event) -> None:
+    """Write one run's files over the other's, one by one."""
+    for files in runs:
+        for file, content in files.items():
+            write_bytes(root / file, content)
+            if stop.wait(pause_s):
+                return
 
 
 def files_of(root: Path) -> dict[Path, bytes]:
@@ -54,7 +39,7 @@ def test_a_page_renders_while_its_run_is_exchanged(view: str, monkeypatch: pytes
     shutil.copytree(tmp_path / "a", root)
     app = open_page(monkeypatch, root)
     app.switch_page(f"views/{view}.py")
-    with exchanged(root, [small, larger], pause_s=0.001):
+    with written_by(lambda stop: exchange(root, [larger, small], pause_s=0.001, stop=stop)):
         for _ in range(15):
             app.run()
             assert not app.exception

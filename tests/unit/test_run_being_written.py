@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
 from loupe.run_training import previews, train_telemetry, validation_curve
+from tests.busy_writer import written_by
 from tests.run_fixture import Shape, complete_run, running_run, write_samples
 from tests.run_shape import paint_shoe
 
 SHAPE = Shape(steps=(75, 150), seeds=1, size_px=16, captions=1)
 ENOUGH_READINGS, LIMIT_S = 25, 180.0
-PIECE_S = 0.8
-"""A file stays in pieces longer than one reading of all files, or it would be mended before it is blamed."""
-
-
-@contextmanager
-def written_by(write: Callable[[], None]) -> Iterator[None]:
-    """Call `write` again and again in another thread; its errors end the test."""
-    stop, errors = Event(), []
-
-    def work() -> None:
-        try:
-            while not stop.is_set():
-                write()
-        except Exception as error:
-            errors.append(error)
-
-    writer = Thread(target=work)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join()
-    assert not errors
+WHOLE_READINGS = 2
+"""The first may have passed a file before it changed; the second meets it, and is asked about it before it counts."""
 
 
 def read_all(store: RunStore) -> None:
@@ -55,13 +33,21 @@ def read_all(store: RunStore) -> None:
         store.sample_file(sha256)
 
 
-def read_often(store: RunStore, is_enough: Callable[[], bool]) -> None:
-    end, readings = time.monotonic() + LIMIT_S, 0
-    while time.monotonic() < end and (readings < ENOUGH_READINGS or not is_enough()):
-        read_all(store)
-        readings += 1
-    assert readings >= ENOUGH_READINGS
-    assert is_enough()
+class Reader:
+    """Reads all files often, and counts how often."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.readings = 0
+
+    def read_until(self, is_enough: Callable[[], bool]) -> None:
+        end, enough = time.monotonic() + LIMIT_S, False
+        while time.monotonic() < end and (self.readings < ENOUGH_READINGS or not enough):
+            read_all(self.store)
+            enough = is_enough()
+            self.readings += 1
+        assert self.readings >= ENOUGH_READINGS
+        assert enough
 
 
 def test_files_that_are_caught_half_written(tmp_path: Path) -> None:
@@ -73,22 +59,29 @@ def test_files_that_are_caught_half_written(tmp_path: Path) -> None:
         for file in sorted(tmp_path.glob(pattern))
     }
     caught: set[str] = set()
-
-    def in_pieces(pause_s: float = PIECE_S) -> None:
-        for file, content in whole.items():
-            with file.open("wb") as target:
-                for start in range(0, len(content), len(content) // 3 + 1):
-                    target.write(content[start : start + len(content) // 3 + 1])
-                    target.flush()
-                    time.sleep(0.0002)
+    reader = Reader(store)
 
     def is_enough() -> bool:
         caught.update(problem.file for problem in store.files.problems())
         return len(caught) > 2
 
+    def in_pieces(stop: Event) -> None:
+        """The first files stay in pieces until they have been read, so that some are surely caught."""
+        for file, content in whole.items():
+            third = len(content) // 3 + 1
+            with file.open("wb") as target:
+                for start in range(0, len(content), third):
+                    target.write(content[start : start + third])
+                    target.flush()
+                    seen_by = reader.readings + WHOLE_READINGS
+                    while start == 0 and len(caught) <= 2 and reader.readings < seen_by and not stop.is_set():
+                        time.sleep(0.001)
+                    time.sleep(0.0002)
+
     with written_by(in_pieces):
-        read_often(store, is_enough)
-    in_pieces(0)
+        reader.read_until(is_enough)
+    for file, content in whole.items():
+        file.write_bytes(content)
     assert store.problems() == ()
     assert {sample.status for sample in store.samples()} == {"whole"}
     assert run_state(store).kind in ("complete", "stale"), "stale: dvc's own record is older than the pieces"
@@ -98,7 +91,7 @@ def test_a_folder_that_dvc_removes_and_generate_fills_again(tmp_path: Path) -> N
     store = RunStore(complete_run(tmp_path, SHAPE))
     seen: set[str] = set()
 
-    def again() -> None:
+    def again(_: Event) -> None:
         shutil.rmtree(store.paths.samples)
         time.sleep(0.002)
         write_samples(tmp_path, SHAPE, paint_shoe)
@@ -108,7 +101,7 @@ def test_a_folder_that_dvc_removes_and_generate_fills_again(tmp_path: Path) -> N
         return {"whole", "waiting"} <= seen
 
     with written_by(again):
-        read_often(store, is_enough)
+        Reader(store).read_until(is_enough)
     assert store.problems() == ()
     assert [sample.status for sample in store.samples()] == ["whole"] * 15
 
