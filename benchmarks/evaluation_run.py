@@ -23,18 +23,17 @@ from loupe.metrics.clip import ClipNetwork
 from loupe.metrics.demo_classifier import demo_colours
 from loupe.metrics.images import Pixels
 from loupe.params import load_params
-from loupe.paths import ProjectPaths, step_name
+from loupe.paths import ProjectPaths
 from loupe.records import (
     BaseModelInfo,
     CaptionRecord,
-    CheckpointInfo,
-    CheckpointsManifest,
     DatasetManifest,
     PromptRecord,
     SampleRecord,
     SamplesManifest,
 )
 from loupe.train_records import ValidationRow, ValidationTimestepRow
+from tests.run_training_parts import checkpoints_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE_PX = 128
@@ -92,26 +91,10 @@ def write_samples(root: Path, *, n_checkpoints: int, n_prompts: int, seeds: int)
         negative_prompt="", sampler="drawn",
     )  # fmt: skip
     write_record(paths.samples / "manifest.json", manifest)
-    write_record(paths.checkpoints / "manifest.json", _checkpoints_of(manifest))
+    write_record(paths.checkpoints / "manifest.json", checkpoints_of(manifest))
     losses = [{"step": step, "val_loss": 0.5, "n_images": N_PHOTOS["val"]} for step in steps]
     write_csv(paths.metrics / "validation.csv", list(ValidationRow.model_fields), losses)
     write_csv(paths.metrics / "validation_timesteps.csv", list(ValidationTimestepRow.model_fields), [])
-
-
-def _checkpoints_of(samples: SamplesManifest) -> CheckpointsManifest:
-    """Return the list of checkpoints that these samples could have been drawn with."""
-    infos = tuple(
-        CheckpointInfo(
-            step=step, folder=step_name(step), sha256="0" * 64, rank=1, alpha=1.0, target_modules=("to_q",),
-            train_loss=0.1,
-        )
-        for step in samples.steps
-        if step
-    )  # fmt: skip
-    return CheckpointsManifest(
-        base_model=samples.base_model, fingerprint=samples.checkpoints_fingerprint, checkpoints=infos,
-        effective_batch_size=1, device="cpu", dtype="float32", library_versions={},
-    )  # fmt: skip
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from loupe.atomic_io import write_record
 from loupe.paths import ProjectPaths
 from loupe.records import SampleRecord, SamplesManifest
 from tests.run_parts import (
+    samples_manifest,
     write_ends,
     write_evaluation,
     write_lock,
@@ -26,7 +27,7 @@ from tests.run_parts import (
     write_prepared,
     write_selection,
 )
-from tests.run_shape import BASE, Shape, paint_shoe, prompts_of
+from tests.run_shape import Shape, paint_shoe, prompts_of
 from tests.run_training_parts import write_checkpoints, write_telemetry, write_validation
 
 GRAIN = 3.0
@@ -69,14 +70,7 @@ def _write_pictures(root: Path, shape: Shape, encoded: Encoder) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         records.append(record)
-    write_record(
-        folder / "manifest.json",
-        SamplesManifest(
-            base_model=BASE, checkpoints_fingerprint="c" * 64, steps=shape.all_steps, prompts=prompts_of(shape),
-            seeds_per_prompt=shape.seeds, samples=tuple(records), width_px=shape.size_px, height_px=shape.size_px,
-            guidance_scale=4.0, num_inference_steps=20, negative_prompt="", sampler="DPMSolverMultistepScheduler",
-        ),
-    )  # fmt: skip
+    write_record(folder / "manifest.json", samples_manifest(shape, records))
 
 
 def _pictures(shape: Shape, encoded: Encoder) -> Iterator[tuple[SampleRecord, bytes]]:

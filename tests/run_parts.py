@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -107,13 +108,14 @@ def write_samples(root: Path, shape: Shape, paint: Painter) -> None:
                         invalid_reason="flat" if black else None,
                     )
                 )  # fmt: skip
-    write_record(
-        folder / "manifest.json",
-        SamplesManifest(
-            base_model=BASE, checkpoints_fingerprint="c" * 64, steps=shape.all_steps, prompts=prompts_of(shape),
-            seeds_per_prompt=shape.seeds, samples=tuple(samples), width_px=shape.size_px, height_px=shape.size_px,
-            guidance_scale=4.0, num_inference_steps=20, negative_prompt="", sampler="DPMSolverMultistepScheduler",
-        ),
+    write_record(folder / "manifest.json", samples_manifest(shape, samples))
+
+
+def samples_manifest(shape: Shape, samples: Sequence[SampleRecord]) -> SamplesManifest:
+    return SamplesManifest(
+        base_model=BASE, checkpoints_fingerprint="c" * 64, steps=shape.all_steps, prompts=prompts_of(shape),
+        seeds_per_prompt=shape.seeds, samples=tuple(samples), width_px=shape.size_px, height_px=shape.size_px,
+        guidance_scale=4.0, num_inference_steps=20, negative_prompt="", sampler="DPMSolverMultistepScheduler",
     )  # fmt: skip
 
 

@@ -38,6 +38,22 @@ def write_checkpoints(root: Path, shape: Shape) -> None:
     )  # fmt: skip
 
 
+def checkpoints_of(samples: SamplesManifest) -> CheckpointsManifest:
+    """Return a list of checkpoints that these samples could have been drawn with."""
+    infos = tuple(
+        CheckpointInfo(
+            step=step, folder=step_name(step), sha256="0" * 64, rank=1, alpha=1.0, target_modules=("to_q",),
+            train_loss=0.1,
+        )
+        for step in samples.steps
+        if step
+    )  # fmt: skip
+    return CheckpointsManifest(
+        base_model=samples.base_model, fingerprint=samples.checkpoints_fingerprint, checkpoints=infos,
+        effective_batch_size=1, device="cpu", dtype="float32", library_versions={},
+    )  # fmt: skip
+
+
 def validation_loss(shape: Shape, step: int, timestep: int) -> float:
     """Falls until three quarters of the training, then rises a little; larger at low timesteps."""
     share = step / shape.steps[-1]

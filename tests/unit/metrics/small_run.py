@@ -19,18 +19,17 @@ from safetensors.torch import save_file
 from loupe.atomic_io import sha256_file, write_csv, write_json, write_record, write_records
 from loupe.metrics.classifier import ProductClassifier
 from loupe.params import Params, load_params
-from loupe.paths import ProjectPaths, step_name
+from loupe.paths import ProjectPaths
 from loupe.records import (
     BaseModelInfo,
     CaptionRecord,
-    CheckpointInfo,
-    CheckpointsManifest,
     DatasetManifest,
     PromptRecord,
     SampleRecord,
     SamplesManifest,
 )
 from loupe.train_records import ValidationRow, ValidationTimestepRow
+from tests.run_training_parts import checkpoints_of
 
 ROOT = Path(__file__).resolve().parents[3]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 60, 200), "Green": (30, 150, 60)}
@@ -176,22 +175,6 @@ def write_samples(folder: Path, *, steps: tuple[int, ...], prompts: dict[str, st
     write_record(folder / "manifest.json", manifest)
     write_record(folder.parent / "checkpoints" / "manifest.json", checkpoints_of(manifest))
     return manifest
-
-
-def checkpoints_of(samples: SamplesManifest) -> CheckpointsManifest:
-    """Return the list of checkpoints that these samples could have been drawn with."""
-    infos = tuple(
-        CheckpointInfo(
-            step=step, folder=step_name(step), sha256="0" * 64, rank=1, alpha=1.0, target_modules=("to_q",),
-            train_loss=0.1,
-        )
-        for step in samples.steps
-        if step
-    )  # fmt: skip
-    return CheckpointsManifest(
-        base_model=samples.base_model, fingerprint=samples.checkpoints_fingerprint, checkpoints=infos,
-        effective_batch_size=1, device="cpu", dtype="float32", library_versions={},
-    )  # fmt: skip
 
 
 def write_validation(path: Path, steps: tuple[int, ...]) -> None:
