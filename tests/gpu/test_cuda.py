@@ -14,9 +14,18 @@ from loupe.diffusion.unet_forward import UNetForward
 from loupe.errors import PipelineError
 from tests.unit.diffusion.tiny_training import tiny_trainer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
+]
 DTYPES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 """Relative tolerance of a loss between two runs: rounding and the order of atomic additions, not more."""
+
+FROM_THE_CPU = {"float32": 2e-4, "bfloat16": 1e-2, "float16": 2e-3}
+"""Relative distance of a loss from the CPU's in float32: about twenty times what its own bfloat16 and float16 have.
+
+The losses themselves lie within 10 % of each other, so nothing wider would tell a right step from a wrong one.
+"""
 
 MOST_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
 """Largest distance of two runs' weights, as a part of the way that they have come."""
@@ -58,7 +67,7 @@ def test_a_recorded_step_trains_as_one_computed_kernel_by_kernel(tiny_base_model
 def test_training_on_a_gpu_follows_the_cpu(tiny_base_model, dtype):
     expected = losses(tiny_trainer(tiny_base_model).run(6))
 
-    assert losses(gpu_trainer(tiny_base_model, dtype).run(6)) == pytest.approx(expected, rel=20 * DTYPES[dtype])
+    assert losses(gpu_trainer(tiny_base_model, dtype).run(6)) == pytest.approx(expected, rel=FROM_THE_CPU[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
