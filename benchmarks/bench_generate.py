@@ -53,6 +53,9 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return pictures/s of the three, their ratios turn by turn, and the setting."""
     policy = choose_device()
+    whole = 2 * pictures_at_once(policy, options.batch_size)
+    if options.prompts % whole:
+        raise SystemExit(f"--prompts must be a multiple of {whole}, so that half of them fill whole batches")
     settings = SamplingSettings(
         width_px=options.resolution,
         height_px=options.resolution,
