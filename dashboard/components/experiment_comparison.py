@@ -5,6 +5,7 @@ Pictures come from git and DVC's cache without checking anything out. A click op
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,13 +18,12 @@ from dashboard.components.large_view import large_view, picture_facts
 from dashboard.components.wall_of_two import wall_of_two
 from loupe.errors import PipelineError
 from loupe.experiments import Experiment, differing, samples_at, show_pictures_at
-from loupe.records import SamplesManifest
+from loupe.records import PromptRecord, SamplesManifest
 from loupe.run_store import RunStore
 from loupe.vote_html import vote_table
 from loupe.wording import DIRECTIONS, number, step_label
 
 PROMPTS_SHOWN = 12
-WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class _Side:
     step: int
     pictures: Mapping[str, str | None]
     """Prompt id -> SHA-256; None where the picture is not here."""
+    seeds: Mapping[str, int]
+    """Prompt id -> seed of the initial noise."""
 
     @property
     def title(self) -> str:
@@ -43,7 +45,10 @@ class _Side:
 
 def compare_two(store: RunStore, rows: Sequence[Experiment]) -> None:
     """Show the choice of two finished rows and what sets them apart; nothing where there are fewer."""
-    by_name = {row.name: row for row in rows if not row.state}
+    finished = [row for row in rows if not row.state]
+    n_of_name = Counter(row.name for row in finished)
+    # Experiments of two commits may bear one name.
+    by_name = {row.name if n_of_name[row.name] == 1 else f"{row.name} {row.rev[:7]}": row for row in finished}
     if len(by_name) < 2:
         return
     st.html("<h2>Two side by side</h2>")
@@ -105,10 +110,10 @@ def _show_pictures(store: RunStore, one: Experiment, other: Experiment) -> None:
             seed = st.pills("Seed", list(range(n_seeds)), key="seed", default=0, bind="query-params", required=True)
     seed = seed or 0
     sides = [
-        _Side(row, manifest, step, _pictures_of(store, row, manifest, step=step, seed_index=seed))
+        _side(store, row, manifest, step=step, seed_index=seed)
         for row, manifest, step in zip((one, other), manifests, steps, strict=True)
     ]
-    shared = [p for p in manifests[0].prompts if p.prompt_id in sides[0].pictures and p.prompt_id in sides[1].pictures]
+    shared = _shared_prompts(sides)
     if not shared:
         st.html('<p class="lp-empty">The two have no prompt in common.</p>')
         return
@@ -117,7 +122,7 @@ def _show_pictures(store: RunStore, one: Experiment, other: Experiment) -> None:
     named = f"A is {escape(sides[0].title)}; B is {escape(sides[1].title)}."
     pictures, side_px = [side.pictures for side in sides], manifests[0].width_px
     st.html(
-        f'<p class="lp-note">Same prompt, same seed. {named} Click a picture to wipe between the two.{more}</p>'
+        f'<p class="lp-note">{_what_is_same(sides, shared)} {named} Click a picture to wipe between the two.{more}</p>'
         + wall_of_two(shown, pictures[0], pictures[1], titles=("A", "B"), side_px=side_px, seed_index=seed)
     )
     large_view(_large_facts(sides, [p.prompt_id for p in shown], seed_index=seed))
@@ -132,20 +137,35 @@ def _choose_step(manifest: SamplesManifest, letter: str, name: str) -> int:
     return steps[chosen]
 
 
-def _pictures_of(
-    store: RunStore, row: Experiment, manifest: SamplesManifest, *, step: int, seed_index: int
-) -> dict[str, str | None]:
+def _shared_prompts(sides: Sequence[_Side]) -> list[PromptRecord]:
+    """Return the prompts that both have pictures of; one id may name another text in another revision."""
+    other = {prompt.prompt_id: prompt.text for prompt in sides[1].manifest.prompts}
+    return [
+        prompt
+        for prompt in sides[0].manifest.prompts
+        if all(prompt.prompt_id in side.pictures for side in sides) and other.get(prompt.prompt_id) == prompt.text
+    ]
+
+
+def _what_is_same(sides: Sequence[_Side], shared: Sequence[PromptRecord]) -> str:
+    if all(sides[0].seeds[prompt.prompt_id] == sides[1].seeds[prompt.prompt_id] for prompt in shared):
+        return "Same prompt, same seed."
+    return "Same prompt, but other initial noise: part of what differs is chance."
+
+
+def _side(store: RunStore, row: Experiment, manifest: SamplesManifest, *, step: int, seed_index: int) -> _Side:
     samples = [s for s in manifest.samples if s.step == step and s.seed_index == seed_index]
     there = (
         {s.sha256 for s in samples if s.sha256 and store.sample_file(s.sha256)}
-        if row.rev == WORKSPACE
+        if row.kind == "workspace"
         else show_pictures_at(store, row.rev, samples)
     )
-    return {s.prompt_id: s.sha256 if s.sha256 in there else None for s in samples}
+    pictures = {s.prompt_id: s.sha256 if s.sha256 in there else None for s in samples}
+    return _Side(row, manifest, step, pictures, {s.prompt_id: s.seed for s in samples})
 
 
 def _manifest(store: RunStore, row: Experiment) -> SamplesManifest:
-    if row.rev != WORKSPACE:
+    if row.kind != "workspace":
         return samples_at(store.paths.root, row.rev)
     manifest = store.samples_manifest()
     if manifest is None:
@@ -157,17 +177,22 @@ def _large_facts(sides: Sequence[_Side], prompt_ids: Sequence[str], *, seed_inde
     """Return what the large view needs: two columns, A and B, in place of checkpoints."""
     natural_px = sides[0].manifest.width_px
     texts = {prompt.prompt_id: prompt.text for prompt in sides[0].manifest.prompts}
-    seeds = {s.prompt_id: str(s.seed) for s in sides[0].manifest.samples if s.seed_index == seed_index}
     rows = [
         {
             "id": f"{prompt_id}-{seed_index}", "prompt_id": prompt_id, "prompt": texts[prompt_id],
-            "seed_index": seed_index, "seed": seeds.get(prompt_id), "command": None,
+            "seed_index": seed_index, "seed": _seed_of(sides, prompt_id), "command": None,
             "cells": {name: _large_cell(side, prompt_id, natural_px) for name, side in zip("AB", sides, strict=True)},
         }
         for prompt_id in prompt_ids
     ]  # fmt: skip
     steps = [{"name": name, "label": side.title} for name, side in zip("AB", sides, strict=True)]
     return {"rows": rows, "steps": steps, "against_base": "B", "natural_px": natural_px, "page": 1, "n_pages": 1}
+
+
+def _seed_of(sides: Sequence[_Side], prompt_id: str) -> str | None:
+    """Return the seed as text, as picture rows have it; None where the two have different ones."""
+    one, other = (side.seeds[prompt_id] for side in sides)
+    return str(one) if one == other else None
 
 
 def _large_cell(side: _Side, prompt_id: str, natural_px: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Nothing is checked out; running, failed and queued rows show no scores. All it w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from html import escape
@@ -78,7 +79,7 @@ def _rows(root: Path) -> tuple[Experiment, ...]:
 
 def _times_older() -> int:
     asked = st.query_params.get(OLDER, "")
-    return min(int(asked), MOST_OLDER) if asked.isdecimal() and asked.isascii() else 0
+    return min(int(asked), MOST_OLDER) if re.fullmatch("[0-9]{1,9}", asked) else 0
 
 
 def _max_commits() -> int:

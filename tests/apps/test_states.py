@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import streamlit as st
 
 from loupe.atomic_io import write_csv
 from loupe.paths import ProjectPaths
@@ -114,7 +113,6 @@ def test_the_table_above_leaves_no_page_and_no_state_out() -> None:
 def test_every_page_bears_every_state_and_says_which(
     monkeypatch: pytest.MonkeyPatch, states: dict[str, Path], page: str, kind: str
 ) -> None:
-    st.cache_data.clear()
     app = open_page(monkeypatch, states[kind], "" if page == "overview" else page)
     html = html_of(app)
     assert not app.error
