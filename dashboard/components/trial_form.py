@@ -10,6 +10,7 @@ import streamlit as st
 
 from loupe.errors import PipelineError
 from loupe.params import Params
+from loupe.run_state import run_state
 from loupe.run_store import RunStore
 from loupe.trial_params import Knob, TrialPlan, knobs, plan_trials, queue_command
 
@@ -21,22 +22,26 @@ Run = Callable[[list[str]], str]
 
 def trial_form(store: RunStore, run: Run) -> None:
     """Show the form; `run` takes a command as a list of arguments and raises PipelineError where it fails."""
-    params = store.params()
     with st.expander("Queue a trial", expanded=bool(st.query_params.get("trial")), icon=":material/add:"):
-        if params is None:
-            st.html('<p class="lp-note">params.yaml cannot be read, so there is nothing to start a trial from.</p>')
-            return
-        by_name = {knob.name: knob for knob in knobs(params)}
-        chosen = st.multiselect(
-            "Parameters that it changes", list(by_name), key="trial", bind="query-params",
-            placeholder="train.learning_rate, train.rank …",
-        )  # fmt: skip
-        asked = _fields([by_name[name] for name in chosen])
-        _show_plan(params, asked, run)
+        _show_form(store, run)
     if said := st.session_state.pop(SAID, None):
         st.success(said)
     if failed := st.session_state.pop(FAILED, None):
         st.error(failed)
+
+
+def _show_form(store: RunStore, run: Run) -> None:
+    params = store.params()
+    if params is None:
+        st.html('<p class="lp-note">params.yaml cannot be read, so there is nothing to start a trial from.</p>')
+        return
+    by_name = {knob.name: knob for knob in knobs(params)}
+    chosen = st.multiselect(
+        "Parameters that it changes", list(by_name), key="trial", bind="query-params",
+        placeholder="train.learning_rate, train.rank …",
+    )  # fmt: skip
+    asked = _fields([by_name[name] for name in chosen])
+    _show_plan(store, params, asked, run)
 
 
 def _fields(chosen: list[Knob]) -> dict[str, str]:
@@ -58,7 +63,7 @@ def _field(knob: Knob) -> str:
     return st.text_input(label, key=key, placeholder=hint, help=knob.meaning, max_chars=200)
 
 
-def _show_plan(params: Params, asked: Mapping[str, str], run: Run) -> None:
+def _show_plan(store: RunStore, params: Params, asked: Mapping[str, str], run: Run) -> None:
     typed = {name: text for name, text in asked.items() if text.strip()}
     plan, problem = None, ""
     if typed and len(typed) == len(asked):
@@ -74,12 +79,14 @@ def _show_plan(params: Params, asked: Mapping[str, str], run: Run) -> None:
         st.html(f'<p class="{"lp-problem" if problem else "lp-note"}">{lines}</p>')
         return
     st.code(shlex.join(queue_command(plan)), language="bash", wrap_lines=True)
-    _show_button(plan, run)
+    _show_button(store, plan, run)
 
 
-def _show_button(plan: TrialPlan, run: Run) -> None:
+def _show_button(store: RunStore, plan: TrialPlan, run: Run) -> None:
     def queue() -> None:
         try:
+            if wait := _why_not_now(store):
+                raise PipelineError(wait)
             run(queue_command(plan))
         except PipelineError as error:
             st.session_state[FAILED] = str(error)
@@ -90,11 +97,24 @@ def _show_button(plan: TrialPlan, run: Run) -> None:
         st.session_state["trial"] = []
 
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.button(f"Queue {_trials(plan.count)}", key="queue-trial", type="primary", on_click=queue)
-        st.html(
-            '<p class="lp-note">This is the command that runs. A trial starts from the files as they are now, runs in '
-            "a copy of its own, and redoes only what its parameters change.</p>"
+        wait = _why_not_now(store)
+        label = f"Queue {_trials(plan.count)}"
+        st.button(label, key="queue-trial", type="primary", on_click=queue, disabled=bool(wait))
+        note = wait or (
+            "This is the command that runs. A trial starts from the files as they are now, runs in a copy of its own, "
+            "and redoes only what its parameters change."
         )
+        st.html(f'<p class="lp-note">{escape(note)}</p>')
+
+
+def _why_not_now(store: RunStore) -> str:
+    """Return why no trial can be queued while the project's own run is at work; '' when it is not.
+
+    `dvc exp run --queue` stashes the changes of the project in git and takes them back. What a stage writes meanwhile
+    makes that a conflict, and a changed params.yaml stays in the stash.
+    """
+    stage = next((stage.name for stage in run_state(store).stages if stage.status == "running"), "")
+    return f"Stage {stage} is at work here. Trials can be queued when it has ended." if stage else ""
 
 
 def _trials(count: int) -> str:
