@@ -5,7 +5,7 @@ Junk in the address falls back to showing everything, in the order of the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,9 @@ import streamlit as st
 
 from loupe.metric_specs import MetricSpec
 from loupe.records import BASE_STEP, PromptRecord
+from loupe.run_files import Cells
+from loupe.run_samples import SampleKey
+from loupe.run_scores import MetricColumn
 from loupe.run_store import RunStore
 from loupe.sample_order import (
     INVALID,
@@ -150,9 +153,11 @@ def _order_filter(
 
 def gates_of(store: RunStore) -> frozenset[str]:
     """Return the columns of metrics/per_image.csv that say yes or no of a picture."""
-    specs = [column.spec for column in store.metrics() if column.spec.image_column]
-    table = store.paths.metrics / "per_image.csv"
-    return frozenset(store.files.parsed(table, "gates", lambda: gate_columns(specs, store.per_image())) or ())
+    return store.files.derived("gates", _gates, store.metrics(), store.per_image())
+
+
+def _gates(metrics: Sequence[MetricColumn], per_image: Mapping[SampleKey, Cells]) -> frozenset[str]:
+    return frozenset(gate_columns((column.spec for column in metrics), per_image))
 
 
 def _holds(prompt: PromptRecord, query: str) -> bool:

@@ -6,6 +6,7 @@ picture opens it large beside another checkpoint.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
@@ -29,6 +30,7 @@ from loupe.wording import number
 PICTURES_PER_PAGE = 128
 """About so many: enough to scroll through for a while, few enough that a turn of the page is not waited for."""
 MAX_PROMPTS_PER_PAGE = 8
+SEED_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 def show(store: RunStore) -> None:
@@ -120,7 +122,7 @@ def _mount_large_view(
     """Give the large view this page's rows, and the one that the address names wherever it stands."""
     steps = store.steps()
     asked = str(st.query_params.get("look", "")).rpartition("-")
-    named = (asked[0], int(asked[2])) if asked[0] in prompts and asked[2].isdecimal() else None
+    named = (asked[0], int(asked[2])) if asked[0] in prompts and SEED_INDEX.fullmatch(asked[2]) else None
     shown = [*rows, named] if named and named not in rows else rows
     selection = look.selection
     chosen = selection.step if selection and selection.step in steps else steps[-1]

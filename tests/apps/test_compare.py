@@ -12,7 +12,7 @@ from dashboard.current_run import store_of
 from loupe.atomic_io import write_bytes
 from loupe.records import CaptionRecord
 from tests.apps.page_driver import component_data, html_of, open_page
-from tests.run_fixture import NASTY, Shape, complete_run
+from tests.run_fixture import NASTY, Shape, age, complete_run
 
 
 def rows_shown(html: str) -> list[str]:
@@ -56,6 +56,26 @@ def test_junk_in_sort_step_and_layout_shows_everything(monkeypatch: pytest.Monke
     )  # fmt: skip
     assert html_of(app).count('class="lp-img') == 50
     assert len(component_data(app)["rows"]) == 10
+
+
+def test_a_link_with_a_number_too_long_to_be_one_shows_everything(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
+) -> None:
+    app = open_page(monkeypatch, runs["complete"], "compare", look=f"red_shoes-{'9' * 5000}")
+    assert len(component_data(app)["rows"]) == 10
+
+
+def test_gates_come_with_the_scores_that_name_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`evaluate` may have written metrics/per_image.csv, but not yet metrics/checkpoints.csv, which names scores."""
+    root = complete_run(tmp_path, Shape(steps=(75,), seeds=1, size_px=16, captions=0))
+    age(root)
+    scores = root / "metrics" / "checkpoints.csv"
+    content = scores.read_bytes()
+    scores.unlink()
+    app = open_page(monkeypatch, root, "compare")
+    write_bytes(scores, content)
+    app.run()
+    assert app.multiselect(key="only").options == ["invalid", "background", "colour"]
 
 
 def test_the_large_view_gets_every_picture_with_scores_hash_and_command(
