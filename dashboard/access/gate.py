@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import time
 from typing import Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -20,7 +20,7 @@ from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from dashboard.access.oidc_guard import BACK_COOKIE
 from dashboard.access.sign_in import Session
-from dashboard.access.sign_in_page import local_address
+from dashboard.access.sign_in_page import is_own_origin, local_address
 
 HEALTH = "/_stcore/health"
 """Says only that the server is up; monitors ask it."""
@@ -125,7 +125,7 @@ class Gate:
                 "This server is not known by that name. Its owner can allow it: --server.allowedHosts NAME",
                 status_code=400,
             )
-        if connection.scope["type"] == "websocket" and not _is_own_origin(connection):
+        if connection.scope["type"] == "websocket" and not _is_allowed_origin(connection):
             # Streamlit would ask a server on the internet for this machine's address before it refuses.
             return PlainTextResponse("A page of another server may not speak with this one.", status_code=403)
         if self._guard is None and not self._open_to_all and not _is_this_machine(connection):
@@ -150,11 +150,11 @@ def _asked_for(request: Request) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _is_own_origin(connection: HTTPConnection) -> bool:
+def _is_allowed_origin(connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
     if origin is None or origin in config.get_option("server.corsAllowedOrigins"):
         return True
-    return urlsplit(origin).netloc == connection.headers.get("host")
+    return is_own_origin(origin, connection.headers.get("host"))
 
 
 def _is_this_machine(connection: HTTPConnection) -> bool:

@@ -8,11 +8,11 @@ whether they may look: without a list, everyone with an account there would be l
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from itsdangerous import URLSafeTimedSerializer
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from streamlit.auth_util import get_cookie_with_chunks, is_authlib_installed
@@ -42,14 +42,15 @@ class OidcGuard:
         if problems := _problems(auth, reviewers, self._providers):
             raise PipelineError(problems_message(".streamlit/secrets.toml", problems))
         self._secret = str(auth["cookie_secret"])
-        self._reviewers = frozenset(name.casefold() for name in reviewers)
+        self._subjects = frozenset(name for name in reviewers if name.startswith("sub:"))
+        self._addresses = frozenset(_folded(name) for name in reviewers if not name.startswith("sub:"))
 
     def session(self, connection: HTTPConnection) -> Session | None:
         """Return the session of a request whose account is on the list, or None."""
         account = self._account(connection)
         if account is None or not self._is_listed(account):
             return None
-        return Session(expires_s=time.time() + SESSION_S, name=str(account.get("sub", "")))
+        return Session(expires_s=self._began_s(connection) + SESSION_S, name=str(account.get("sub", "")))
 
     def ask(self, connection: HTTPConnection, *, back: str) -> Response:
         """Return the page with the way to each provider; to an account that is not on the list it says so."""
@@ -90,13 +91,24 @@ class OidcGuard:
             return None
         return account if isinstance(account, dict) and account.get("is_logged_in") is True else None
 
+    def _began_s(self, connection: HTTPConnection) -> float:
+        """Return when the cookie that _account believes was signed, in seconds since the epoch."""
+        cookies = URLSafeTimedSerializer(self._secret, salt=USER_COOKIE_NAME)
+        _, signed = cookies.loads(connection.cookies[USER_COOKIE_NAME], return_timestamp=True)
+        return float(signed.timestamp())
+
     def _is_listed(self, account: Mapping[str, Any]) -> bool:
-        names = {"*", f"sub:{account.get('sub', '')}".casefold()}
-        email = str(account.get("email") or "").casefold()
+        if "*" in self._addresses or f"sub:{account.get('sub', '')}" in self._subjects:
+            return True
+        email = _folded(str(account.get("email") or ""))
         # An address that the provider has not checked may be typed in by anyone.
-        if "@" in email and account.get("email_verified") is True:
-            names |= {email, f"@{email.rpartition('@')[2]}"}
-        return bool(names & self._reviewers)
+        checked = "@" in email and account.get("email_verified") is True
+        return checked and not self._addresses.isdisjoint({email, f"@{email.rpartition('@')[2]}"})
+
+
+def _folded(address: str) -> str:
+    """Return an e-mail address as it is compared; only ASCII loses its case, into which other letters would fold."""
+    return address.lower() if address.isascii() else address
 
 
 def _providers(auth: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,14 +9,21 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from dashboard.access.password import PasswordHash
 from dashboard.access.sign_in import SESSION_S, Session, Sessions, WrongTries
-from dashboard.access.sign_in_page import SIGN_IN, SIGN_OUT, local_address, password_form, sign_out_form
+from dashboard.access.sign_in_page import (
+    SIGN_IN,
+    SIGN_OUT,
+    is_own_origin,
+    local_address,
+    password_form,
+    sign_out_form,
+)
 
 _MAX_FORM_BYTES = 8192
 _LOG = logging.getLogger("loupe.access")
@@ -97,7 +104,7 @@ def _cookie_name(connection: HTTPConnection) -> str:
 
 def _from_own_page(request: Request) -> bool:
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return origin is None or is_own_origin(origin, request.headers.get("host"))
 
 
 async def _fields(request: Request) -> Mapping[str, str]:

@@ -55,6 +55,7 @@ def check_binding() -> list[str]:
         encrypted=bool(config.get_option("server.sslCertFile")),
         guard=guard_of_this_server(),
         open_to_all=is_open_to_all(),
+        trials=may_run_trials(),
     )
 
 
@@ -92,9 +93,9 @@ def parse_hash_file(file: Path) -> PasswordHash:
 
 
 def binding_warnings(
-    *, address: str, allowed_hosts: Sequence[str], encrypted: bool, guard: Guard | None, open_to_all: bool
+    *, address: str, allowed_hosts: Sequence[str], encrypted: bool, guard: Guard | None, open_to_all: bool, trials: bool
 ) -> list[str]:
-    """Return what to warn of when the server listens at this address.
+    """Return what to warn of when the server listens at this address; with `trials` its visitors may queue them.
 
     Raises PipelineError for an address that others can reach when nothing guards the review: pictures, prompts and
     votes would lie open to the network by one mistaken option.
@@ -114,7 +115,8 @@ def binding_warnings(
         raise PipelineError(problems_message(f"--server.address {address}", problems))
     warnings = []
     if open_to_all:
-        warnings.append(f"{OPEN}=yes: everyone who reaches {address} sees this review, can vote and can queue trials.")
+        may = "can vote and can queue trials" if trials else "and can vote"
+        warnings.append(f"{OPEN}=yes: everyone who reaches {address} sees this review{',' if trials else ''} {may}.")
     if not encrypted:
         warnings.append(
             f"{address} is served without encryption: passwords and cookies can be read on the way. Give it "

@@ -83,6 +83,14 @@ def local_address(text: str) -> str:
     return "/" if elsewhere else text
 
 
+def is_own_origin(origin: str, host: str | None) -> bool:
+    """Return whether the page that a request came from is one of this server, which is asked under `host`."""
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+
+
 def _page(title: str, sentence: str, said: str, form: str, status: int) -> HTMLResponse:
     wrong = f'<p class="bad" role="alert">{escape(said)}</p>' if said else ""
     content = (

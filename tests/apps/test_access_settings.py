@@ -15,7 +15,7 @@ from dashboard.access.gate import Gate
 from dashboard.access.oidc_guard import OidcGuard
 from dashboard.access.password import hash_password, parse_hash
 from dashboard.access.password_guard import PasswordGuard
-from dashboard.access.settings import binding_warnings, guard_of, guard_of_this_server
+from dashboard.access.settings import binding_warnings, check_binding, guard_of, guard_of_this_server
 from dashboard.access.sign_in import SESSION_S, Sessions, WrongTries
 from loupe.errors import PipelineError
 from tests.apps.page_driver import html_of
@@ -149,7 +149,7 @@ def test_each_way_gives_its_guard() -> None:
 def binding(**changed: Any) -> list[str]:
     return binding_warnings(
         **{"address": "0.0.0.0", "allowed_hosts": ["review.example.org"], "encrypted": True, "guard": None,
-           "open_to_all": False, **changed}
+           "open_to_all": False, "trials": False, **changed}
     )  # fmt: skip
 
 
@@ -169,7 +169,9 @@ def test_an_address_that_others_reach_needs_one(address: str) -> None:
     with pytest.raises(PipelineError, match=r"server\.allowedHosts NAME"):
         binding(address=address, guard=guard, allowed_hosts=["127.0.0.1", "localhost", "::1"])
     (said,) = binding(address=address, open_to_all=True)
-    assert "everyone who reaches" in said
+    assert f"everyone who reaches {address} sees this review and can vote." in said
+    (said,) = binding(address=address, open_to_all=True, trials=True)
+    assert "can vote and can queue trials." in said
 
 
 def test_pages_without_their_gate_show_nothing_of_a_guarded_run(
@@ -186,6 +188,12 @@ def test_pages_without_their_gate_show_nothing_of_a_guarded_run(
     assert "served by dashboard/server.py alone" in app.error[0].value
     assert html_of(app) == ""
     assert not app.get("vega_lite_chart")
+
+
+def test_a_wrong_setting_of_trials_stops_the_server_and_not_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOUPE_TRIALS", "on")
+    with pytest.raises(PipelineError, match="LOUPE_TRIALS is 'on'; it must be yes, no, or not set"):
+        check_binding()
 
 
 def test_a_server_that_would_be_open_by_mistake_does_not_start(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_signing_in_never_leads_to_another_server(password: PasswordHash, back: 
 
 def test_the_form_is_taken_from_its_own_page_only(password: PasswordHash) -> None:
     client = served(PasswordGuard(password))
-    for origin in ("https://example.org", "null", "http://127.0.0.1:9999"):
+    for origin in ("https://example.org", "null", "http://127.0.0.1:9999", "http://["):
         for path in ("/sign-in", "/sign-out"):
             answer = client.post(path, data={"password": PASSWORD}, headers={"origin": origin})
             assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
@@ -264,7 +264,7 @@ def test_a_page_of_another_server_cannot_open_the_websocket(password: PasswordHa
     guarded = served(PasswordGuard(password))
     sign_in(guarded)
     for client in (guarded, served(None)):
-        for origin in ("https://example.org", "null", "http://127.0.0.1:9999"):
+        for origin in ("https://example.org", "null", "http://127.0.0.1:9999", "http://["):
             headers = {"origin": origin}
             with pytest.raises(WebSocketDisconnect), client.websocket_connect(STREAM, headers=headers):
                 pass

@@ -66,6 +66,35 @@ def test_a_cookie_opens_it_for_one_session_only(guard: OidcGuard, monkeypatch: p
     assert guard.session(old) is None
 
 
+def test_a_page_that_stays_open_ends_with_the_cookie_and_not_a_session_later(
+    guard: OidcGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = int(time.time())
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: signed)
+    old = connection(cookie(ANN))
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: signed + SESSION_S - 60)
+    assert guard.session(old).expires_s == signed + SESSION_S
+
+
+@pytest.mark.parametrize(
+    ("claims", "may"),
+    [
+        ({"email": "ANN@Example.org"}, True),
+        ({"email": "an\u212a@example.org"}, False),
+        ({"email": "eve@la\u212a.example.org"}, False),
+        ({"email": "sub:Seven@example.org"}, False),
+        ({"sub": "Seven", "email": ""}, True),
+        ({"sub": "seven", "email": ""}, False),
+    ],
+)
+def test_addresses_are_the_same_in_any_case_and_subjects_to_the_letter(claims: dict[str, str], may: bool) -> None:
+    """OpenID Connect Core 1.0, section 2: a subject is case-sensitive. U+212A folds into the letter k."""
+    auth = {"redirect_uri": "https://review.example.org/oauth2callback", "cookie_secret": SECRET, **PROVIDER}
+    listed = ["ann@example.org", "ank@example.org", "@lak.example.org", "sub:Seven", "sub:Seven@example.org"]
+    found = OidcGuard(auth, listed).session(connection(cookie({**ANN, **claims})))
+    assert (found is not None) is may
+
+
 def test_an_account_with_many_claims_comes_in_several_cookies(guard: OidcGuard) -> None:
     parts: dict[str, str] = {}
 
