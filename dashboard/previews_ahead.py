@@ -5,6 +5,7 @@ Without it everything works as well, but pictures that nobody has looked at take
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from threading import Thread
@@ -47,6 +48,7 @@ def draw_ahead(store: RunStore, manifest: SamplesManifest, *, quiet_s: float) ->
 
 def _draw_forever() -> None:
     done: SamplesManifest | None = None
+    said = ""
     while True:
         time.sleep(_LOOK_AGAIN_S)
         try:
@@ -55,6 +57,10 @@ def _draw_forever() -> None:
             if manifest is not None and manifest is not done:
                 draw_ahead(store, manifest, quiet_s=QUIET_S)
                 done = manifest
+            said = ""
         except Exception:
-            # A thread that ends would go unnoticed; the log says why it rests, and it looks again later.
-            traceback.print_exc()
+            # A thread that ends would go unnoticed; the log says once why it rests, and it looks again later.
+            trouble = traceback.format_exc()
+            if trouble != said:
+                print(trouble, file=sys.stderr, flush=True)
+            said = trouble

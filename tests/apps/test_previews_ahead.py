@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from dashboard import previews_ahead
 from dashboard.pictures import LAST_REQUEST, draw_preview, kept_preview
 from dashboard.previews_ahead import draw_ahead
 from loupe.run_store import RunStore
@@ -60,3 +63,27 @@ def test_it_rests_while_a_reviewer_waits(tmp_path: Path, monkeypatch: pytest.Mon
     draw_ahead(store, store.samples_manifest(), quiet_s=30.0)
     assert len(waits) == 3
     assert kept(tmp_path)
+
+
+def test_a_trouble_that_stays_is_told_once_and_again_when_it_comes_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Ended(BaseException):
+        """Ends the loop, which has no end of its own."""
+
+    troubles = iter(["the disk is full", "the disk is full", "another one", None, "another one", Ended()])
+
+    def store() -> SimpleNamespace:
+        trouble = next(troubles)
+        if isinstance(trouble, Ended):
+            raise trouble
+        if trouble:
+            raise OSError(trouble)
+        return SimpleNamespace(samples_manifest=lambda: None)
+
+    monkeypatch.setattr(previews_ahead, "current_store", store)
+    monkeypatch.setattr(previews_ahead.time, "sleep", lambda seconds: None)
+    with pytest.raises(Ended):
+        previews_ahead._draw_forever()
+    told = re.findall(r"OSError: (.*)", capsys.readouterr().err)
+    assert told == ["the disk is full", "another one", "another one"]
