@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -131,18 +132,18 @@ def show_pictures_at(store: RunStore, rev: str, samples: Iterator[SampleRecord] 
     from dvc_data.index import DataIndexDirError
 
     found: set[str] = set()
-    filesystem = DVCFileSystem(str(store.paths.root), rev=rev)
-    for sample in samples:
-        if sample.file is None or sample.sha256 is None or not _stays_inside(sample.file):
-            continue
-        try:
-            md5 = filesystem.info(f"{_SAMPLES}/{sample.file}").get("md5")
-        except (FileNotFoundError, DataIndexDirError):
-            continue
-        file = Path(filesystem.repo.cache.local.oid_to_path(md5)) if md5 else None
-        if file is not None and store.files.sha256(file) == sample.sha256:
-            store.shown[sample.sha256] = file
-            found.add(sample.sha256)
+    with closing(DVCFileSystem(str(store.paths.root), rev=rev)) as filesystem:
+        for sample in samples:
+            if sample.file is None or sample.sha256 is None or not _stays_inside(sample.file):
+                continue
+            try:
+                md5 = filesystem.info(f"{_SAMPLES}/{sample.file}").get("md5")
+            except (FileNotFoundError, DataIndexDirError):
+                continue
+            file = Path(filesystem.repo.cache.local.oid_to_path(md5)) if md5 else None
+            if file is not None and store.files.sha256(file) == sample.sha256:
+                store.shown[sample.sha256] = file
+                found.add(sample.sha256)
     return found
 
 

@@ -136,9 +136,10 @@ def _values(knob: Knob, text: str) -> list[Value]:
     cells = [cell.strip() for cell in text.split(",")]
     if not all(cells):
         raise ValueError("needs a value" if len(cells) == 1 else "has an empty value between its commas")
-    if len(set(cells)) != len(cells):
+    values = [_value(knob, cell) for cell in cells]
+    if len(set(values)) != len(values):
         raise ValueError("names a value twice")
-    return [_value(knob, cell) for cell in cells]
+    return values
 
 
 def _value(knob: Knob, cell: str) -> Value:

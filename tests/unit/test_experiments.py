@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -52,6 +53,22 @@ def test_pictures_of_a_commit_come_from_the_cache_without_a_checkout(project: Pa
     now = {sample.sha256 for sample in store.samples_manifest().samples}
     assert found != now, "they are not the pictures of the workspace"
     assert git(project, "status", "--porcelain") == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the open files of this process in /proc")
+def test_looking_at_pictures_again_and_again_leaves_no_file_open(project: Path) -> None:
+    first, store = git(project, "rev-parse", "HEAD~1"), RunStore(project)
+    samples = samples_at(project, first).samples
+    show_pictures_at(store, first, samples)
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(20):
+            show_pictures_at(store, first, samples)
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    finally:
+        gc.enable()
 
 
 def test_a_revision_whose_pictures_are_gone_says_so(project: Path, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_dvc_understands_the_command_as_it_was_meant(params: Params) -> None:
         ({"train.rank": ""}, "needs a value"),
         ({"train.rank": "4,,8"}, "empty value"),
         ({"train.rank": "4,4"}, "twice"),
+        ({"train.rank": "4,04"}, "twice"),
+        ({"train.learning_rate": "1e-3, 0.001"}, "twice"),
         ({"train.learning_rate": "nan"}, "train.learning_rate"),
         ({"train.learning_rate": "1e999"}, "train.learning_rate"),
         ({"train.learning_rate": "3e-4; touch x"}, "must be a number"),
