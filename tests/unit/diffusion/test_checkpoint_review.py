@@ -24,10 +24,9 @@ from loupe.run_store import RunStore
 from loupe.run_training import previews as shown_previews
 from loupe.run_training import train_telemetry, validation_curve, validation_timesteps
 from loupe.workstore import WorkStore
-from stages.encode import encode
 from stages.generate import generate
 from stages.train import train
-from tests.unit.diffusion.tiny_project import write_params, write_tiny_project
+from tests.unit.diffusion.tiny_project import write_encoded_project, write_params
 from tests.unit.diffusion.tiny_training import CPU
 
 GENERATE = {"num_inference_steps": 2, "val_captions": 1, "seeds_per_prompt": 3, "batch_size": 4}
@@ -43,12 +42,7 @@ def _as_dvc_runs_it(monkeypatch):
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory, tiny_base_model):
-    root = write_tiny_project(tmp_path_factory.mktemp("review") / "project", base=tiny_base_model, n_val=3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOUPE_DEVICE", "cpu")
-        patch.chdir(root)
-        encode(load_params(root / "params.yaml"), ProjectPaths(root), WorkStore(root / ".work"))
-    return root
+    return write_encoded_project(tmp_path_factory.mktemp("review") / "project", base=tiny_base_model, n_val=3)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,7 @@ import sys
 
 import pytest
 
-from loupe.params import load_params
-from loupe.paths import ProjectPaths
-from loupe.workstore import WorkStore
-from stages.encode import encode
-from tests.unit.diffusion.tiny_project import stage_environment, write_tiny_project
+from tests.unit.diffusion.tiny_project import stage_environment, write_encoded_project
 
 KILLS = [
     ["step 1"],
@@ -25,13 +21,7 @@ def report(tmp_path_factory, tiny_base_model):
     """Six examples in batches of four over seven steps: kills fall mid-epoch, mid-step and mid-write."""
     folder = tmp_path_factory.mktemp("kill")
     train = {"max_steps": 7, "checkpoint_every": 3, "gradient_accumulation_steps": 2, "batch_size": 2}
-    root = write_tiny_project(folder / "undisturbed", base=tiny_base_model, train=train)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOUPE_DEVICE", "cpu")
-        patch.delenv("DVC_ROOT", raising=False)
-        patch.chdir(root)
-        project = ProjectPaths(root)
-        encode(load_params(root / "params.yaml"), project, WorkStore(project.work))
+    root = write_encoded_project(folder / "undisturbed", base=tiny_base_model, train=train)
     for number in range(len(KILLS)):
         shutil.copytree(root, folder / "disturbed" / str(number))
     driver = [sys.executable, "-m", "tests.unit.diffusion.kill_driver"]

@@ -24,12 +24,11 @@ from loupe.params import load_params
 from loupe.paths import ProjectPaths
 from loupe.records import CheckpointsManifest, SamplesManifest
 from loupe.workstore import WorkStore
-from stages.encode import encode
 from stages.export import export
 from stages.generate import generate
 from stages.train import train
 from tests.tiny_models import TINY_SIDE_PX
-from tests.unit.diffusion.tiny_project import stage_environment, write_params, write_tiny_project
+from tests.unit.diffusion.tiny_project import stage_environment, write_encoded_project, write_params
 from tests.unit.diffusion.tiny_training import CPU, tiny_examples, tiny_settings
 
 ON = {"train_text_encoder": True, "text_encoder_learning_rate": 0.005, "max_steps": 4, "checkpoint_every": 2}
@@ -45,12 +44,7 @@ def _as_dvc_runs_it(monkeypatch):
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory, tiny_base_model):
-    root = write_tiny_project(tmp_path_factory.mktemp("text") / "project", base=tiny_base_model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOUPE_DEVICE", "cpu")
-        patch.chdir(root)
-        encode(load_params(root / "params.yaml"), ProjectPaths(root), WorkStore(root / ".work"))
-    return root
+    return write_encoded_project(tmp_path_factory.mktemp("text") / "project", base=tiny_base_model)
 
 
 @pytest.fixture(scope="module")

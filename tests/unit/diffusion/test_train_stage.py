@@ -11,20 +11,14 @@ from loupe.params import load_params
 from loupe.paths import ProjectPaths
 from loupe.records import CheckpointsManifest
 from loupe.workstore import WorkStore
-from stages.encode import encode
 from stages.train import train
 from tests.tiny_models import build_tiny_base_model
-from tests.unit.diffusion.tiny_project import write_params, write_tiny_project
+from tests.unit.diffusion.tiny_project import write_encoded_project, write_params
 
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory, tiny_base_model):
-    root = write_tiny_project(tmp_path_factory.mktemp("encoded") / "project", base=tiny_base_model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOUPE_DEVICE", "cpu")
-        patch.chdir(root)
-        encode(load_params(root / "params.yaml"), ProjectPaths(root), WorkStore(root / ".work"))
-    return root
+    return write_encoded_project(tmp_path_factory.mktemp("encoded") / "project", base=tiny_base_model)
 
 
 @pytest.fixture

@@ -5,13 +5,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
 from loupe.atomic_io import sha256_file, write_bytes, write_record, write_records
+from loupe.params import load_params
+from loupe.paths import ProjectPaths
 from loupe.records import CaptionRecord, DatasetManifest
+from loupe.workstore import WorkStore
+from stages.encode import encode
 from tests.tiny_models import TINY_SIDE_PX
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -45,6 +51,17 @@ def write_tiny_project(root: Path, *, base: Path, n_train: int = 6, n_val: int =
         captions_sha256=captions_sha256,
     )
     write_record(root / "data" / "dataset" / "manifest.json", manifest)
+    return root
+
+
+def write_encoded_project(root: Path, *, base: Path, **options: Any) -> Path:
+    """Write a project as write_tiny_project does, and encode it on the CPU."""
+    write_tiny_project(root, base=base, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOUPE_DEVICE", "cpu")
+        patch.delenv("DVC_ROOT", raising=False)
+        patch.chdir(root)
+        encode(load_params(root / "params.yaml"), ProjectPaths(root), WorkStore(ProjectPaths(root).work))
     return root
 
 
