@@ -145,6 +145,21 @@ def test_each_picture_is_what_its_own_model_draws(source, full_store):
     assert not np.array_equal(*pictures)
 
 
+def test_the_base_model_draws_without_the_adapter_that_was_on_before(source, tmp_path):
+    """Nine seeds in groups of eight: step 0, step 2, and step 0 again, which must not come out as step 2 does."""
+    _render(source, tmp_path / "both", [RED], steps=(0, 2), seeds_per_prompt=9)
+    _render(source, tmp_path / "base", [RED], steps=(0,), seeds_per_prompt=9)
+    last = [tmp_path / root / "samples" / "red-8" for root in ("both", "base")]
+    assert (last[0] / "0.png").read_bytes() == (last[1] / "0.png").read_bytes()
+    assert (last[0] / "0.png").read_bytes() != (last[0] / "2.png").read_bytes()
+
+
+def test_the_seeds_of_a_prompt_differ_and_so_do_their_pictures(full_store):
+    manifest = read_record(full_store / "samples" / "manifest.json", SamplesManifest, made_by="generate")
+    base = [sample for sample in manifest.samples if sample.step == 0]
+    assert len({sample.seed for sample in base}) == len({sample.sha256 for sample in base}) == len(base) == 4
+
+
 def test_the_three_steps_of_a_seed_differ_and_share_their_seed(full_store):
     manifest = read_record(full_store / "samples" / "manifest.json", SamplesManifest, made_by="generate")
     red = [s for s in manifest.samples if s.prompt_id == "red" and s.seed_index == 0]

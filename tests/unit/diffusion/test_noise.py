@@ -64,6 +64,12 @@ def test_seed_epoch_and_image_each_change_the_noise(change):
     assert not torch.equal(a_draw().posterior_noise, a_draw(**change).posterior_noise)
 
 
+def test_what_is_added_to_a_latent_is_not_what_it_was_drawn_with():
+    drawn = a_draw(shape=(4, 32, 32))
+    together = torch.stack([drawn.noise.flatten(), drawn.posterior_noise.flatten()])
+    assert float(torch.corrcoef(together)[0, 1]) == pytest.approx(0, abs=0.06)
+
+
 def test_noise_offset_and_dropout_change_no_other_draw():
     plain, other = a_draw(), a_draw(offset=0.5, dropout=0.0)
     difference = other.noise - plain.noise

@@ -1,5 +1,7 @@
 """Every way of training goes on from its stored states to the same bytes, and draws what belongs to its place alone."""
 
+from itertools import combinations
+
 import pytest
 import torch
 
@@ -150,6 +152,26 @@ def test_dropout_is_decided_by_seed_and_place_and_is_not_there_without(tiny_base
 
     assert all(torch.equal(dropped[key], again[key]) for key in dropped)
     assert any(not torch.equal(dropped[key], whole[key]) for key in dropped)
+
+
+def test_every_forward_pass_drops_something_else(tiny_base_model):
+    """Two passes in each of two steps, through a linear layer and a convolution."""
+    knobs = {"lora_dropout": 0.5, "batch_size": 2, "gradient_accumulation_steps": 2}
+    trainer = tiny_trainer(tiny_base_model, **knobs, target_modules=("to_q", "conv1"))
+    layers = {
+        name: m for name, m in trainer.unet.named_modules() if isinstance(m, torch.nn.Dropout) and "lora_" in name
+    }
+    kept = {kind: [] for kind in ("to_q", "conv1")}
+    for kind, masks in kept.items():
+        layer = next(module for name, module in layers.items() if f".{kind}." in name)
+        layer.register_forward_hook(lambda _, inputs, output, masks=masks: masks.append(output != 0))
+
+    train(trainer, 2)
+
+    for masks in kept.values():
+        assert len(masks) == 4
+        assert not any(torch.equal(one, other) for one, other in combinations(masks, 2))
+        assert torch.stack(masks).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["adamw", "all of it"])

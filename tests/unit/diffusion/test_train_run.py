@@ -5,8 +5,11 @@ from threading import Thread
 import pytest
 import torch
 
+from loupe.diffusion import train_run
 from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.train_run import Leg, plan_run, run_legs, run_parts, starting_point
+from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore
 from loupe.errors import PipelineError
 from loupe.workstore import WorkStore, fingerprint
@@ -98,25 +101,41 @@ def test_an_interim_state_is_gone_on_from(store, tiny_base_model):
     assert_states_equal(store.load(4), undisturbed.state())
 
 
-def parts(*, examples=None, adapter=ADAPTER, base_sha256="b", **settings):
+OTHER_NUMBERS = {
+    "seed": 1, "batch_size": 2, "gradient_accumulation_steps": 2, "compile": True, "optimizer": "prodigy",
+    "learning_rate": 1e-4, "lr_scheduler": "linear", "lr_warmup_steps": 0, "adam_betas": (0.9, 0.99),
+    "adam_epsilon": 1e-6, "weight_decay": 0.0, "max_grad_norm": 2.0, "lora_dropout": 0.1, "ema_decay": 0.9,
+    "noise_offset": 0.1, "snr_gamma": 5.0, "caption_dropout": 0.0, "train_text_encoder": True, "processes": 2,
+}  # fmt: skip
+OTHER_ADAPTERS = {"rank": 8, "alpha": 4.0, "target_modules": ("to_q",), "use_dora": True, "use_rslora": True}
+
+
+def parts(*, examples=None, adapter=ADAPTER, base_sha256="b", policy=CPU, **settings):
     return run_parts(
-        tiny_settings(**settings), adapter, examples=examples or tiny_examples(), base_sha256=base_sha256, policy=CPU
+        tiny_settings(**settings), adapter, examples=examples or tiny_examples(), base_sha256=base_sha256, policy=policy
     )
 
 
-def test_everything_that_decides_the_weights_changes_the_key():
-    reference = fingerprint(parts())
-    changes = [{"examples": tiny_examples(5)}, {"base_sha256": "c"}, {"adapter": AdapterConfig(4, 4.0, ("to_q",), "t")}]
-    changes += [{"seed": 1}, {"batch_size": 2}, {"learning_rate": 1e-4}, {"lr_warmup_steps": 0}, {"snr_gamma": 5.0}]
-    changes += [{"noise_offset": 0.1}, {"caption_dropout": 0.0}, {"max_grad_norm": 2.0}, {"weight_decay": 0.0}]
-    changes += [{"adam_betas": (0.9, 0.99)}, {"lr_scheduler": "linear"}, {"gradient_accumulation_steps": 2}]
-    changes += [{"ema_decay": 0.9}, {"lora_dropout": 0.1}, {"compile": True}]
-    changes += [{"adapter": replace(ADAPTER, use_dora=True)}, {"adapter": replace(ADAPTER, use_rslora=True)}]
+def test_everything_that_decides_the_weights_changes_the_key(monkeypatch):
+    """One thing at a time, so that nothing is there only by way of another; a new knob must be put here."""
+    monkeypatch.setattr(train_run, "optimizer_libraries", lambda name, device: ())
+    assert OTHER_NUMBERS.keys() | {"max_steps", "text_encoder_learning_rate"} == {
+        field.name for field in dataclasses.fields(TrainSettings)
+    }
+    assert OTHER_ADAPTERS.keys() | {"base_model"} == {field.name for field in dataclasses.fields(AdapterConfig)}
+    changes = [{name: value} for name, value in OTHER_NUMBERS.items()]
+    changes += [{"adapter": replace(ADAPTER, **{name: value})} for name, value in OTHER_ADAPTERS.items()]
+    changes += [{"examples": tiny_examples(5)}, {"base_sha256": "c"}, {"policy": DevicePolicy("cpu", "bfloat16", "x")}]
+    changes += [{"train_text_encoder": True, "text_encoder_learning_rate": 0.5}]
+    keys = {fingerprint(parts())} | {fingerprint(parts(**change)) for change in changes}
+    assert len(keys) == 1 + len(changes)
 
-    keys = {fingerprint(parts(**change)) for change in changes}
 
-    assert len(keys) == len(changes)
-    assert reference not in keys
+@pytest.mark.parametrize("name", ["device_identity", "library_versions", "source_fingerprint"])
+def test_another_machine_other_libraries_and_other_code_change_the_key(monkeypatch, name):
+    before = fingerprint(parts())
+    monkeypatch.setattr(train_run, name, lambda *_: "another")
+    assert fingerprint(parts()) != before
 
 
 def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_done(monkeypatch):

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from loupe.diffusion.adapter import adapter_state
+from loupe.diffusion.base_model import load_noise_scheduler, load_unet
 from loupe.diffusion.batches import make_batch
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.noise import draw, visits
 from loupe.diffusion.train_settings import learning_rate_at, smoothed_loss
 from loupe.errors import PipelineError
 from tests.unit.diffusion.tiny_training import tiny_examples, tiny_settings, tiny_trainer
@@ -169,6 +171,41 @@ def test_the_target_follows_the_prediction_type(tiny_base_model):
     noisy = batches["epsilon"].noisy
     assert torch.allclose((1 - a).sqrt() * noisy + a.sqrt() * v, noise, atol=1e-5)
     assert not torch.equal(batches["epsilon"].weights, batches["v_prediction"].weights)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("gamma", [None, 0.1])
+def test_the_loss_of_a_step_is_that_of_diffusers_noising_and_the_papers_weights(
+    tiny_base_model, prediction_type, gamma
+):
+    """A fresh adapter does nothing, so the base model predicts; min-SNR weights as in Hang et al. 2023, section 3.4."""
+    knobs = {"seed": 3, "caption_dropout": 0.5, "noise_offset": 0.1}
+    knobs |= {"batch_size": 2, "gradient_accumulation_steps": 3, "prediction_type": prediction_type, "snr_gamma": gamma}
+    trainer = tiny_trainer(tiny_base_model, **knobs)
+    examples, scheduler = trainer.examples, load_noise_scheduler(tiny_base_model)
+    unet = load_unet(tiny_base_model, device="cpu", dtype=torch.float32)
+    losses, weights = [], []
+    for visit in visits(0, 6, n_examples=6, seed=3):
+        drawn = draw(
+            seed=3, epoch=0, image_id=examples.image_ids[visit.index], shape=(4, 8, 8), n_timesteps=1000, dropout=0.5,
+            offset=0.1,
+        )  # fmt: skip
+        clean = 0.18215 * (examples.mean[visit.index] + examples.std[visit.index] * drawn.posterior_noise)[None]
+        noise, timestep = drawn.noise[None], torch.tensor([drawn.timestep])
+        of_epsilon = prediction_type == "epsilon"
+        target = noise if of_epsilon else scheduler.get_velocity(clean, noise, timestep)
+        noisy = scheduler.add_noise(clean, noise, timestep)
+        text = examples.embeddings[0 if drawn.drops_caption else examples.caption_index[visit.index]][None]
+        with torch.no_grad():
+            predicted = unet(noisy, timestep, encoder_hidden_states=text).sample
+        a = float(scheduler.alphas_cumprod[timestep])
+        snr = a / (1 - a)
+        weights.append(1.0 if gamma is None else min(snr, gamma) / (snr if of_epsilon else snr + 1))
+        losses.append(float((predicted - target).square().mean()))
+
+    (row,) = train(trainer, 1)
+    assert row.loss == pytest.approx(sum(w * x for w, x in zip(weights, losses, strict=True)) / 6, rel=1e-4)
+    assert gamma is None or abs(row.loss / (sum(losses) / 6) - 1) > 0.01  # the weights are felt
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine"])

@@ -1,0 +1,63 @@
+"""Every module that a stored result passes through is in its key, or is said here to decide nothing of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from loupe.diffusion import sample_plan, train_run, validation_files
+from tests.contracts.source_tree import ROOT, reachable_files
+
+FOLDER = ROOT / "loupe" / "diffusion"
+KEYS = {
+    "training.py": (
+        train_run._DECIDING_CODE,
+        {
+            "base_model.py": "the base model's hash, dtype and device are in the key",
+            "device.py": "the dtype and the device's identity are in the key",
+            "hub.py": "finds files",
+            "latents.py": "encodes; the examples' hash is in the key",
+            "processes.py": "shares out and adds up; the number of processes is in the key",
+            "target_modules.py": "chooses names, which are in the key",
+            "tensor_files.py": "reads and writes whole files",
+            "text.py": "encodes; the examples' hash is in the key",
+        },
+    ),
+    "generation.py": (
+        sample_plan._DECIDING_MODULES,
+        {
+            "hub.py": "finds files",
+            "latent_files.py": "a part of text_vectors.py that drawing does not use",
+            "latents.py": "a part of text_vectors.py that drawing does not use",
+            "processes.py": "shares out",
+            "prompts.py": "chooses texts, which are in the key",
+            "sample_plan.py": "makes the key",
+            "target_modules.py": "chooses names, which are in the key",
+            "text_adapter.py": "names the folder of a file whose hash is in the key",
+        },
+    ),
+    "validation_files.py": (
+        validation_files._DECIDING_MODULES,
+        {
+            "cuda_graph.py": "records drawing and training only",
+            "hub.py": "finds files",
+            "latent_files.py": "reads examples, whose hash is in the key",
+            "latents.py": "encodes; the examples' hash is in the key",
+            "sample_plan.py": "makes the keys of pictures",
+            "sampling.py": "draws",
+            "target_modules.py": "chooses names, which are in the file whose hash is in the key",
+            "tensor_files.py": "reads and writes whole files",
+            "text_adapter.py": "names the folder of a file whose hash is in the key",
+            "validation_files.py": "makes the key",
+            "validity.py": "judges pictures",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("start", KEYS)
+def test_a_module_is_in_the_key_or_decides_nothing(start: str) -> None:
+    deciding, others = KEYS[start]
+    passed = {path.name for path in reachable_files(FOLDER / start) if path.parent == FOLDER} | {start}
+    assert len(deciding) == len(set(deciding))
+    assert passed - {"__init__.py"} == set(deciding) | others.keys(), "say here why a new one is not in the key"
+    assert not set(deciding) & others.keys()
