@@ -67,8 +67,12 @@ function copyable(name, copies, text) {
   const buttons = copies.map(([label, content]) => {
     const copy = element("button", { className: "copy", textContent: label })
     copy.onclick = async () => {
-      await navigator.clipboard.writeText(content)
-      copy.textContent = "Copied"
+      try {
+        await navigator.clipboard.writeText(content)
+        copy.textContent = "Copied"
+      } catch { // of a server without encryption a browser takes nothing to its clipboard
+        copy.textContent = "Mark and copy it: the browser refuses"
+      }
       setTimeout(() => { copy.textContent = label }, 1500)
     }
     return copy

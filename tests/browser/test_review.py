@@ -98,6 +98,18 @@ def test_junk_in_the_link_of_a_large_view_opens_nothing_or_the_default(page: Any
     assert page.locator("dialog .tag.b").inner_text().endswith("Step 300")
 
 
+def test_a_browser_that_lends_no_clipboard_is_told(page: Any, address: str) -> None:
+    """As for every server without TLS that is not on this machine."""
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.goto(f"{address}/compare?look=red_shoes-0")
+    page.wait_for_selector("dialog[open]")
+    page.locator("dialog .copy").first.click()
+    page.wait_for_selector("dialog .copy:has-text('the browser refuses')")
+    assert troubles == []
+
+
 def test_a_blind_vote_by_keys_is_kept_over_a_reload(page: Any, address: str, root: Path) -> None:
     page.goto(f"{address}/vote?reviewer=Ann")
     for count, key in enumerate(("1", "0", "2"), start=1):
