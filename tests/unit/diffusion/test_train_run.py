@@ -8,10 +8,11 @@ import torch
 from loupe.diffusion import train_run
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.device import DevicePolicy
-from loupe.diffusion.train_run import Leg, plan_run, run_legs, run_parts, starting_point
+from loupe.diffusion.train_run import Leg, build_trainer, plan_run, run_legs, run_parts, starting_point
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore
 from loupe.errors import PipelineError
+from loupe.records import BaseModelInfo
 from loupe.workstore import WorkStore, fingerprint
 from tests.unit.diffusion.test_training import assert_states_equal
 from tests.unit.diffusion.tiny_training import CPU, tiny_examples, tiny_settings, tiny_trainer
@@ -148,6 +149,19 @@ def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_done(m
 def test_max_steps_is_in_the_key_only_when_the_schedule_needs_it():
     assert parts(max_steps=8) == parts(max_steps=9)
     assert parts(max_steps=8, lr_scheduler="cosine") != parts(max_steps=9, lr_scheduler="cosine")
+
+
+def test_examples_that_are_not_finite_are_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(train_run, "load_unet", lambda *_, **__: pytest.fail("a model was loaded"))
+    info = BaseModelInfo(
+        name="tiny", revision=None, sha256="b", prediction_type="epsilon", latent_channels=4, scaling_factor=0.18215,
+        sample_size_px=64,
+    )  # fmt: skip
+    examples = tiny_examples()
+    examples.mean[2] = float("nan")
+
+    with pytest.raises(PipelineError, match=r"the latents of image2\."):
+        build_trainer(tmp_path, info, examples, settings=tiny_settings(), adapter=ADAPTER, policy=CPU)
 
 
 def test_a_caption_of_val_does_not_change_the_examples_identity():
