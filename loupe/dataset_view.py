@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import PurePosixPath
 
 from loupe.atomic_io import read_records
 from loupe.paths import SPLITS
 from loupe.records import CaptionRecord
+from loupe.run_files import stays_inside
 from loupe.run_store import RunStore
 
 NO_VALUE = "(none)"
@@ -24,7 +24,7 @@ def examples(store: RunStore) -> tuple[CaptionRecord, ...]:
     for split in SPLITS:
         path = store.paths.dataset / split / "captions.jsonl"
         read = partial(read_records, path, CaptionRecord, made_by="prepare")
-        found += [record for record in store.files.parsed(path, "captions", read) or () if _stays_inside(record.file)]
+        found += [record for record in store.files.parsed(path, "captions", read) or () if stays_inside(record.file)]
     store.shown.update({record.sha256: store.paths.dataset / record.file for record in found})
     return tuple(found)
 
@@ -37,7 +37,7 @@ def train_photos(store: RunStore, image_ids: Collection[str]) -> dict[str, Capti
         return {record.image_id: record for record in read_records(path, CaptionRecord, made_by="prepare")}
 
     known: Mapping[str, CaptionRecord] = store.files.parsed(path, "captions by id", by_id) or {}
-    found = {name: known[name] for name in image_ids if name in known and _stays_inside(known[name].file)}
+    found = {name: known[name] for name in image_ids if name in known and stays_inside(known[name].file)}
     store.shown.update({record.sha256: store.paths.dataset / record.file for record in found.values()})
     return found
 
@@ -103,8 +103,3 @@ def counts(records: Sequence[CaptionRecord], attribute: str) -> Mapping[str, Cou
 
 def _haystack(record: CaptionRecord) -> str:
     return " ".join((record.image_id, record.caption, *record.attributes.values())).casefold()
-
-
-def _stays_inside(file: str) -> bool:
-    path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in file

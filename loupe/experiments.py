@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from loupe.errors import PipelineError
 from loupe.params import Params
 from loupe.records import SampleRecord, SamplesManifest
-from loupe.run_files import listing, signature
+from loupe.run_files import listing, signature, stays_inside
 from loupe.run_store import RunStore
 
 Kind = Literal["workspace", "commit", "experiment"]
@@ -134,7 +134,7 @@ def show_pictures_at(store: RunStore, rev: str, samples: Iterator[SampleRecord] 
     found: set[str] = set()
     with closing(DVCFileSystem(str(store.paths.root), rev=rev)) as filesystem:
         for sample in samples:
-            if sample.file is None or sample.sha256 is None or not _stays_inside(sample.file):
+            if sample.file is None or sample.sha256 is None or not stays_inside(sample.file):
                 continue
             try:
                 md5 = filesystem.info(f"{_SAMPLES}/{sample.file}").get("md5")
@@ -237,8 +237,3 @@ def _read_known(root: Path, rev: str, file: str) -> str:
     import dvc.api
 
     return dvc.api.read(file, repo=str(root), rev=rev)
-
-
-def _stays_inside(file: str) -> bool:
-    path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in file

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -81,6 +81,12 @@ def signatures(folder: Path) -> list[tuple[str, Signature]]:
     except OSError:
         return []
     return sorted(found)
+
+
+def stays_inside(file: str) -> bool:
+    """Whether a name that a record gives a file, relative to a folder, names nothing outside that folder."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in file
 
 
 class RunFiles:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from loupe.records import PromptRecord, SampleRecord, SamplesManifest
-from loupe.run_files import RunFiles, listing
+from loupe.run_files import RunFiles, listing, stays_inside
 
 Status = Literal["whole", "invalid", "waiting", "missing", "corrupt"]
 SampleKey = tuple[str, int, int]
@@ -63,7 +63,7 @@ def recorded_samples(
     """Yield the cells of a manifest's samples in their order; each picture's bytes are compared with its hash."""
     passing = (sample for sample in samples if wanted((sample.prompt_id, sample.seed_index, sample.step)))
     while together := list(islice(passing, _AT_ONCE)):
-        files.hash_ahead(folder / s.file for s in together if s.file and _stays_inside(s.file))
+        files.hash_ahead(folder / s.file for s in together if s.file and stays_inside(s.file))
         for sample in together:
             status, reason = _verify(files, folder, sample)
             sha256 = sample.sha256 if status in ("whole", "invalid") else None
@@ -130,13 +130,13 @@ def _is_whole_png(path: Path) -> bool:
 def files_by_sha256(folder: Path, manifest: SamplesManifest | None) -> dict[str, Path]:
     """Return the file of every picture that a manifest names, by its hash; a name that leaves the folder is dropped."""
     samples = manifest.samples if manifest else ()
-    return {s.sha256: folder / s.file for s in samples if s.sha256 and s.file and _stays_inside(s.file)}
+    return {s.sha256: folder / s.file for s in samples if s.sha256 and s.file and stays_inside(s.file)}
 
 
 def _verify(files: RunFiles, folder: Path, sample: SampleRecord) -> tuple[Status, str]:
     if sample.file is None or sample.sha256 is None:
         return "missing", f"no picture: {sample.invalid_reason or 'none was kept'}"
-    if not _stays_inside(sample.file):
+    if not stays_inside(sample.file):
         return "corrupt", "the manifest names a file outside its folder"
     found = files.sha256(folder / sample.file)
     if found is None:
@@ -148,8 +148,3 @@ def _verify(files: RunFiles, folder: Path, sample: SampleRecord) -> tuple[Status
 
 def _mend(files: RunFiles, folder: Path) -> str:
     return f"dvc checkout --force {files.relative(folder)}"
-
-
-def _stays_inside(file: str) -> bool:
-    path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in file
