@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file
-from loupe.diffusion import generation, text_vectors
+from loupe.diffusion import generation, sample_plan, text_vectors
 from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
@@ -243,10 +243,26 @@ def test_the_adapter_is_in_the_key_of_its_own_pictures_only(source, tmp_path):
     assert adapted_after != adapted_before
 
 
-def test_alpha_alone_changes_the_key_though_the_weights_are_the_same(source):
-    info = source.checkpoints.checkpoints[0]
-    checkpoints = source.checkpoints.model_copy(update={"checkpoints": (info.model_copy(update={"alpha": 99.0}),)})
+@pytest.mark.parametrize(
+    "changed", [{"rank": 9}, {"alpha": 99.0}, {"target_modules": ("to_q",)}, {"use_dora": True}, {"use_rslora": True}]
+)
+def test_what_is_not_in_the_weights_changes_the_key_by_itself(source, changed):
+    info = source.checkpoints.checkpoints[0].model_copy(update=changed)
+    assert info != source.checkpoints.checkpoints[0]
+    checkpoints = source.checkpoints.model_copy(update={"checkpoints": (info,)})
     assert _keys(replace(source, checkpoints=checkpoints))[1] != _keys(source)[1]
+
+
+@pytest.mark.parametrize("name", ["device_identity", "library_versions", "source_fingerprint"])
+def test_another_machine_other_libraries_and_other_code_change_every_key(source, monkeypatch, name):
+    before = _keys(source)
+    monkeypatch.setattr(sample_plan, name, lambda *_: "another")
+    assert not set(before) & set(_keys(source))
+
+
+def test_the_precision_is_in_every_key(source):
+    policy = replace(choose_device(), dtype_name="bfloat16")
+    assert not set(_keys(source)) & set(_keys(source, policy=policy))
 
 
 def test_the_seed_of_a_prompt_does_not_depend_on_the_other_prompts(source):

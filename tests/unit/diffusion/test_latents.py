@@ -116,6 +116,25 @@ def test_another_base_model_encodes_anew(project, tmp_path, capsys):
     assert manifest.base_model.sha256 == base_model_info(other_base, name="x", revision=None).sha256
 
 
+def test_whatever_decides_what_is_encoded_changes_its_key(monkeypatch):
+    given = {"base_sha256": "b", "machine": "cpu", "resolution_px": 64}
+
+    def found(image="i", caption="c", **changes):
+        keys = latents.encode_keys(**{**given, **changes})
+        return keys.posterior(image), keys.embedding(caption)
+
+    posterior, embedding = found()
+    assert found(image="j")[0] != posterior
+    assert found(caption="d")[1] != embedding
+    assert found(resolution_px=32)[0] != posterior
+    others = [found(base_sha256="x"), found(machine="gpu")]
+    for name in ("library_versions", "source_fingerprint"):
+        with monkeypatch.context() as patch:
+            patch.setattr(latents, name, lambda *_: "another")
+            others.append(found())
+    assert len({posterior, embedding, *(key for both in others for key in both)}) == 2 + 2 * 4
+
+
 def test_the_test_split_is_never_read(project):
     shutil.rmtree(project.dataset / "test")
 
