@@ -7,6 +7,7 @@ has no scores here: DVC would show those of the commit that it started from.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -210,7 +211,10 @@ def _scores(root: Path, rev: str) -> dict[str, float]:
         return {}
     if not isinstance(values, dict):
         return {}
-    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    # Python reads NaN from JSON; one would be the best and the worst of a column.
+    return {
+        name: float(value) for name, value in values.items() if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _workspace_summary(root: Path) -> str | None:

@@ -89,8 +89,11 @@ class WrongTries:
             self._tries.popitem(last=False)
 
     def forgive(self, address: str) -> None:
-        """Forget the tries of an address whose password was right."""
+        """Forget the tries of an address whose password was right, and that one try among everybody's."""
         self._tries.pop(_who(address), None)
+        if _EVERYBODY in self._tries:
+            count, last_s = self._tries[_EVERYBODY]
+            self._tries[_EVERYBODY] = (count - 1, last_s)
 
     def _count(self, who: str, patience: _Patience, now_s: float) -> int:
         count, last_s = self._tries.get(who, (0, now_s))

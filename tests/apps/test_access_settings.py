@@ -106,6 +106,19 @@ def test_many_addresses_together_are_slowed_down_and_one_network_counts_as_one()
     assert own.wait_s("::ffff:192.0.2.77", now_s=1000.0) == 0.0, "mapped IPv4 addresses are not one network"
 
 
+def test_many_reviewers_who_sign_in_at_once_are_not_slowed_down() -> None:
+    tries = WrongTries()
+    for place in range(200):
+        address = f"192.0.2.{place}"
+        assert tries.wait_s(address, now_s=1000.0) == 0.0
+        tries.count(address, now_s=1000.0)
+        tries.forgive(address)
+    for place in range(50):
+        assert tries.wait_s("198.51.100.1", now_s=1000.0) == 0.0
+        tries.count(f"203.0.113.{place}", now_s=1000.0)
+    assert tries.wait_s("198.51.100.1", now_s=1000.0) > 0, "and wrong ones count as before"
+
+
 def test_a_session_of_another_password_is_none() -> None:
     token = Sessions(b"one").begin(now_s=100.0)
     assert Sessions(b"one").find(token, now_s=100.0 + SESSION_S - 1) is not None

@@ -46,5 +46,7 @@ def test_charts_are_drawn_once_and_again_when_a_score_has_changed(
 def test_a_kept_chart_leaves_size_and_colours_to_the_page(
     monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
 ) -> None:
-    for spec in specs(open_page(monkeypatch, runs["complete"])):
+    charts = specs(open_page(monkeypatch, runs["complete"]))
+    assert charts
+    for spec in charts:
         assert "config" not in spec or "view" not in spec["config"]

@@ -126,6 +126,14 @@ def test_an_unfinished_experiment_never_shows_the_scores_of_its_baseline(project
     assert found.baseline == head[:7]
 
 
+def test_a_score_that_is_no_finite_number_is_absent(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    write_bytes(copy / "metrics" / "summary.json", b'{"fd_demo_last": NaN, "kid_last": -Infinity, "n_images": 4}')
+    workspace, *_ = experiments(copy, max_commits=1)
+    assert workspace.scores == {"n_images": 4.0}
+
+
 def test_outside_a_repository_the_reason_is_said(tmp_path: Path) -> None:
     write_bytes(tmp_path / "params.yaml", b"seed: 1\n")
     with pytest.raises(PipelineError, match="DVC cannot list the experiments") as told:
