@@ -56,7 +56,11 @@ def test_results_can_be_shown_and_compared(project: SmallProject) -> None:
 
 
 def test_every_score_can_be_computed_again(project: SmallProject) -> None:
-    assert "numbers in metrics/ agree" in project.run("python", "-m", "loupe.cli", "verify").stdout
+    said = project.run("python", "-m", "loupe.cli", "verify").stdout
+    found = re.search(r"^(\d+) numbers in metrics/ agree", said, re.MULTILINE)
+    assert found, said
+    of_checkpoints = pd.read_csv(project.root / "metrics" / "checkpoints.csv").select_dtypes("number").count().sum()
+    assert int(found[1]) > of_checkpoints > 0
 
 
 def test_a_new_prompt_renders_only_its_own_pictures(project: SmallProject) -> None:
