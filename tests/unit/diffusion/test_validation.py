@@ -106,6 +106,7 @@ def test_the_noise_belongs_to_the_seed_and_the_image_and_is_not_that_of_training
 
     data, reordered = validation_set(), validation_set(chosen(tiny_examples(), [3, 0]))
     assert torch.equal(reordered.noise, data.noise[[3, 0]])
+    assert len({noise.numpy().tobytes() for noise in data.noise}) == len(data.noise) == 6
     assert not torch.equal(validation_set(seed=6).noise, data.noise)
     of_training = torch.randn(4, 8, 8, generator=seeded_generator(5, "noise", 0, "image0"))
     assert not torch.equal(data.noise[0], of_training)
