@@ -21,10 +21,10 @@ pytestmark = [
 DTYPES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 """Relative tolerance of a loss between two runs: rounding and the order of atomic additions, not more."""
 
-FROM_THE_CPU = {"float32": 2e-4, "bfloat16": 1e-2, "float16": 2e-3}
-"""Relative distance of a loss from the CPU's in float32: about twenty times what its own bfloat16 and float16 have.
+FROM_THE_CPU = {"float32": 2e-4, "bfloat16": 5e-3, "float16": 1e-3}
+"""Relative distance of a loss from the CPU's in float32: about ten times what its own bfloat16 and float16 have.
 
-The losses themselves lie within 10 % of each other, so nothing wider would tell a right step from a wrong one.
+The losses lie within 10 % of each other, and an adapter that learns nothing is 0.9 % off at the sixth step.
 """
 
 MOST_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
@@ -64,10 +64,12 @@ def test_a_recorded_step_trains_as_one_computed_kernel_by_kernel(tiny_base_model
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_training_on_a_gpu_follows_the_cpu(tiny_base_model, dtype):
-    expected = losses(tiny_trainer(tiny_base_model).run(6))
+@pytest.mark.parametrize("kind", [{}, {"use_dora": True, "target_modules": ("to_q", "conv1")}], ids=["lora", "dora"])
+def test_training_on_a_gpu_follows_the_cpu(tiny_base_model, kind, dtype):
+    expected = losses(tiny_trainer(tiny_base_model, **kind).run(6))
 
-    assert losses(gpu_trainer(tiny_base_model, dtype).run(6)) == pytest.approx(expected, rel=FROM_THE_CPU[dtype])
+    found = losses(gpu_trainer(tiny_base_model, dtype, **kind).run(6))
+    assert found == pytest.approx(expected, rel=FROM_THE_CPU[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
