@@ -31,7 +31,7 @@ OLDER = "older"
 """Query parameter: how many times more commits were asked for."""
 QUEUE_INTERVAL_S = 2.0
 COLUMNS_AT_FIRST = 4
-SHOWN, KNOWN = "experiments_shown", "experiments_known"
+SHOWN, KNOWN, JUST_LISTED = "experiments_shown", "experiments_known", "experiments_just_listed"
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the experiments …")
@@ -67,6 +67,7 @@ def show(store: RunStore) -> None:
 def _rows(root: Path) -> tuple[Experiment, ...]:
     """Return what there is to show; while a trial is being set up, which DVC cannot list, what there was before."""
     signature = st.session_state[SHOWN] = experiments_signature(root)
+    st.session_state[JUST_LISTED] = True
     try:
         rows = st.session_state[KNOWN] = _listed(root, signature, _max_commits())
     except PipelineError:
@@ -94,7 +95,10 @@ def _ask_for_older() -> None:
 def _follow_queue(store: RunStore, rows: Sequence[Experiment]) -> None:
     """Show the queue, and run the whole page again when an experiment came, went or ended, or a command failed."""
     root = store.paths.root
-    if experiments_signature(root) != st.session_state.get(SHOWN) or FAILED in st.session_state:
+    # As a part of the page it shows what was found a moment ago: where that failed, the next look is in due time.
+    if not st.session_state.pop(JUST_LISTED, False) and (
+        experiments_signature(root) != st.session_state.get(SHOWN) or FAILED in st.session_state
+    ):
         st.rerun()
     trial_panel(store, rows, partial(run_dvc, root) if may_run_trials() else None)
 

@@ -34,6 +34,12 @@ def asked_of_dvc(monkeypatch: pytest.MonkeyPatch, answer: Exception | None = Non
     return commands
 
 
+def write_worker(root: Path) -> None:
+    """One of the queue that is alive, as far as its file tells."""
+    worker = root / ".dvc" / "tmp" / "exps" / "celery" / "dvc-exp-worker-1.json"
+    write_text(worker, json.dumps({"pid": os.getpid(), "returncode": None}))
+
+
 def test_a_trial_is_shown_as_its_command_before_it_is_queued(
     monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
 ) -> None:
@@ -134,8 +140,7 @@ def test_stopping_now_interrupts_what_runs_and_leaves_the_rest_queued(
 ) -> None:
     """`dvc queue stop --kill` would leave the stage itself running on its own."""
     root = complete_run(tmp_path, Shape(steps=(75, 150), seeds=1, size_px=16, captions=0))
-    worker = root / ".dvc" / "tmp" / "exps" / "celery" / "dvc-exp-worker-1.json"
-    write_text(worker, json.dumps({"pid": os.getpid(), "returncode": None}))
+    write_worker(root)
     commands = asked_of_dvc(monkeypatch)
     app = open_page(monkeypatch, root, "experiments")
     assert "1 running, one after the other" in html_of(app)
@@ -143,6 +148,26 @@ def test_stopping_now_interrupts_what_runs_and_leaves_the_rest_queued(
     assert commands == [["dvc", "queue", "stop"]]
     app.button(key="queue-kill").click().run()
     assert commands[1:] == [["dvc", "queue", "stop"], ["dvc", "queue", "kill", "c" * 40]]
+
+
+def test_what_was_listed_stays_while_dvc_sets_a_trial_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """DVC cannot list the experiments in that moment; the page waits for its next look and shows what there was."""
+    root = complete_run(tmp_path, Shape(steps=(75, 150), seeds=1, size_px=16, captions=0))
+    write_worker(root)
+    asked_of_dvc(monkeypatch)
+    app = open_page(monkeypatch, root, "experiments")
+    looks = []
+
+    def cannot(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
+        looks.append(1)
+        raise PipelineError("DVC cannot list the experiments")
+
+    monkeypatch.setattr("loupe.experiments.experiments", cannot)
+    write_text(root / "params.yaml", (root / "params.yaml").read_text() + "# changed\n")
+    html = html_of(app.run())
+    assert "bold-&lt;b&gt;shoe" in html[html.index("lp-experiments") :]
+    assert "Two side by side" in html
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.browser.conftest import WAIT_MS
-from tests.small_repository import git, two_commits
+from tests.small_repository import dvc, git, two_commits
 
 pytestmark = pytest.mark.browser
 
@@ -86,3 +86,14 @@ def test_names_stay_in_sight_and_a_phone_scrolls_in_the_table_alone(browser: Any
     context.close()
     assert after == at_first, "the first column is frozen"
     assert widths[0] <= widths[1]
+
+
+def test_a_trial_that_is_queued_elsewhere_shows_by_itself(
+    page: Any, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    root = two_commits(tmp_path)
+    page.goto(f"{serve(root)}/experiments")
+    page.wait_for_selector(".lp-experiments td")
+    assert page.locator(".lp-trial").count() == 0
+    dvc(root, "exp", "run", "--queue", "-S", "train.rank=4")
+    page.wait_for_selector(".lp-trial.queued:has-text('train.rank')")
