@@ -57,8 +57,8 @@ def large_view_facts(
     """Return what the browser needs, as JSON values: a row per prompt and seed in the order given, a cell per step.
 
     `photos` are the training photos that pictures lie nearest to, by id; `gates` the columns that say yes or no.
-    `against_base` is the step that the base model
-    is compared with when its own picture is opened; `page` is (this page, number of pages), from 1.
+    `against_base` is the step that the base model is compared with when its own picture is opened; `page` is (this
+    page, number of pages), from 1.
     """
     rows: dict[str, dict[str, Any]] = {}
     for sample in samples:

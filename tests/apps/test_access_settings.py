@@ -196,8 +196,10 @@ def test_pages_without_their_gate_show_nothing_of_a_guarded_run(
     monkeypatch.setenv("LOUPE_PASSWORD", PASSWORD)
     monkeypatch.setattr(Gate, "is_up", False)
     guard_of_this_server.cache_clear()
-    app = AppTest.from_file(str(ROOT / "dashboard" / "review.py"), default_timeout=120).run()
-    guard_of_this_server.cache_clear()
+    try:
+        app = AppTest.from_file(str(ROOT / "dashboard" / "review.py"), default_timeout=120).run()
+    finally:
+        guard_of_this_server.cache_clear()
     assert "served by dashboard/server.py alone" in app.error[0].value
     assert html_of(app) == ""
     assert not app.get("vega_lite_chart")
