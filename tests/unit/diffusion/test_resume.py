@@ -178,10 +178,17 @@ def test_every_forward_pass_drops_something_else(tiny_base_model):
 def test_gradient_checkpointing_changes_no_byte(tiny_base_model, name):
     plain, recomputing = (tiny_trainer(tiny_base_model, **KNOBS[name]) for _ in range(2))
     recomputing.unet.enable_gradient_checkpointing()
-    assert any(getattr(module, "gradient_checkpointing", False) for module in recomputing.unet.modules())
+    n_rows = {plain: 0, recomputing: 0}
+    for trainer in n_rows:
+
+        def count(_, inputs, trainer=trainer):
+            n_rows[trainer] += len(inputs[0])
+
+        trainer.unet.mid_block.resnets[-1].register_forward_pre_hook(count)
 
     assert train(recomputing, 2) == train(plain, 2)
     assert_states_equal(recomputing.state(), plain.state())
+    assert n_rows[recomputing] == 2 * n_rows[plain] > 0
 
 
 def test_compile_puts_the_unet_through_torch_compile(tiny_base_model, monkeypatch):
