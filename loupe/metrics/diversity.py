@@ -11,6 +11,7 @@ from scipy.linalg import eigh
 
 from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import ASKED_FAMILY, FEATURES, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.row_parts import row_parts
 
 LEAST_PHOTOS = 5
 """Train photos of a colour family that the spread of a prompt may be compared with."""
@@ -28,14 +29,15 @@ def diversity_of_images(images: ImageSet, real: RealPhotos) -> Array:
     seed. NaN for a prompt with one image, without a colour, or whose colour fewer than five train photos have.
     """
     spreads = _spread_of_families(real.train.array(FEATURES), real.train.array(ASKED_FAMILY))
-    unit = _unit(images.array(FEATURES) - _mean(real.train.array(FEATURES)))
+    features, mean = images.array(FEATURES), _mean(real.train.array(FEATURES))
     values = np.full(len(images), np.nan)
     prompts = images.prompt_index()
     for prompt in np.unique(prompts):
         rows = np.flatnonzero(prompts == prompt)
         spread = spreads.get(int(images.array(ASKED_FAMILY)[rows[0]]), 0.0)
         if len(rows) > 1 and spread > 0:
-            cosines = unit[rows] @ unit[rows].T
+            unit = _unit(features[rows] - mean)
+            cosines = unit @ unit.T
             others = cosines.sum(axis=1) - np.diag(cosines)
             values[rows] = (1 - others / (len(rows) - 1)) / spread
     return values
@@ -72,8 +74,9 @@ def vendi_of_rows(unit_NK: Array, counts_RN: NDArray) -> Array:
 
 
 def _whitened(images: ImageSet, real: RealPhotos) -> Array:
-    train = real.train.array(FEATURES)
-    return _unit((images.array(FEATURES) - _mean(train)) @ _whitening(train))
+    features, train = images.array(FEATURES), real.train.array(FEATURES)
+    mean, whitening = _mean(train), _whitening(train)
+    return _unit(np.concatenate([(features[part] - mean) @ whitening for part in row_parts(len(features))]))
 
 
 @once_per_arrays(keep=KEPT)
@@ -82,11 +85,12 @@ def _whitening(train_MD: NDArray) -> Array:
     centred = train_MD - _mean(train_MD)
     many = len(centred) >= centred.shape[1]
     gram = centred.T @ centred if many else centred @ centred.T
-    most = min(MOST_COMPONENTS, len(centred) - 1, len(gram))
+    most, total = min(MOST_COMPONENTS, len(centred) - 1, len(gram)), np.trace(gram)
     # Only the leading ones: a full decomposition of 2,000 photos at 2,048 features costs five times as much.
-    variances, vectors = eigh(gram, subset_by_index=[len(gram) - most, len(gram) - 1])
+    leading = [len(gram) - most, len(gram) - 1]
+    variances, vectors = eigh(gram.T, subset_by_index=leading, overwrite_a=True)  # transposed: LAPACK needs no copy
     variances, vectors = variances[::-1], vectors[:, ::-1]
-    shares = np.cumsum(variances) / np.trace(gram)
+    shares = np.cumsum(variances) / total
     kept = min(int(np.searchsorted(shares, KEPT_VARIANCE)) + 1, most)
     directions = vectors[:, :kept] if many else centred.T @ vectors[:, :kept] / np.sqrt(variances[:kept])
     return directions / np.sqrt(variances[:kept])

@@ -122,7 +122,8 @@ def evaluate_samples(
     """Measure and score every valid sample in `folder`; `made_by` names the stage that can make them anew.
 
     `aims` (metric key -> what real photos have) asks for the differences to the best checkpoint too.
-    A picture that cannot be read counts as invalid. Only the images of two steps are in memory at a time.
+    A picture that cannot be read counts as invalid. What is in memory at a time is the images of one step, of two where
+    these have not the same cells.
     Raises PipelineError when a file is not the one of the manifest, or when there is no valid picture at all.
     """
 

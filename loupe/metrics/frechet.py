@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.row_parts import row_parts
 
 LEAST_IMAGES = 2
 """A covariance needs two."""
@@ -46,25 +47,25 @@ def frechet_distance(features_ND: NDArray, real_MD: NDArray) -> float:
 
     A tiny negative value for equal sets is rounding and is not clipped.
     """
-    a, b = _float64(features_ND), _float64(real_MD)
-    dimensions = a.shape[1]
-    few = min(len(a), len(b)) < dimensions
-    trace_root = trace_root_by_cross_gram(a, b) if few else trace_root_by_eigenvalues(a, b)
-    shift = a.mean(axis=0) - b.mean(axis=0)
-    return float(shift @ shift + _total_variance(a) + _total_variance(b) - 2 * trace_root)
+    few = min(len(features_ND), len(real_MD)) < features_ND.shape[1]
+    trace_root = (trace_root_by_cross_gram if few else trace_root_by_eigenvalues)(features_ND, real_MD)
+    shift = _mean(features_ND) - _mean(real_MD)
+    return float(shift @ shift + _total_variance(features_ND) + _total_variance(real_MD) - 2 * trace_root)
 
 
-def trace_root_by_cross_gram(a_ND: Array, b_MD: Array) -> float:
+def trace_root_by_cross_gram(a_ND: NDArray, b_MD: NDArray) -> float:
     """Return tr (S_a S_b)^(1/2) as the nuclear norm of A B^T / sqrt((n-1)(m-1)), A and B centred.
 
     The non-zero eigenvalues of S_a S_b are the squared singular values of that matrix, so this is exact; for
     N < D it avoids every D x D matrix and every square root of a singular one.
     """
-    cross = _centred(a_ND) @ _centred(b_MD).T / np.sqrt((len(a_ND) - 1) * (len(b_MD) - 1))
+    mean, b = _mean(a_ND), _centred(b_MD)
+    cross = np.concatenate([(a_ND[part] - mean) @ b.T for part in row_parts(len(a_ND))])
+    cross /= np.sqrt((len(a_ND) - 1) * (len(b_MD) - 1))
     return float(np.linalg.svd(cross, compute_uv=False).sum())
 
 
-def trace_root_by_eigenvalues(a_ND: Array, b_MD: Array) -> float:
+def trace_root_by_eigenvalues(a_ND: NDArray, b_MD: NDArray) -> float:
     """Return tr (S_a S_b)^(1/2) from the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which is symmetric."""
     values, vectors = np.linalg.eigh(_covariance(a_ND))
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
@@ -78,19 +79,22 @@ def frechet_distance_resamples(features_ND: NDArray, real_MD: NDArray, counts_RN
     of the size of its distinct images or of the feature dimensions, whichever is smaller.
     """
     mean, factor, variance_of_real = _real_side(real_MD)
-    features = _float64(features_ND) - mean
-    counts = np.asarray(counts_RN, dtype=np.float64)
-    projected = features @ factor.T
-    squared_norms = np.einsum("nd,nd->n", features, features)
-    means = (counts / np.maximum(counts.sum(axis=1), 1)[:, None]) @ features
+    totals = np.sum(counts_RN, axis=1, dtype=np.float64)
+    projected, squared_norms = np.empty((len(features_ND), len(factor))), np.empty(len(features_ND))
+    means = np.zeros((len(counts_RN), len(mean)))
+    for part in row_parts(len(features_ND)):
+        features = features_ND[part] - mean
+        projected[part] = features @ factor.T
+        squared_norms[part] = np.einsum("nd,nd->n", features, features)
+        means += (counts_RN[:, part] / np.maximum(totals, 1)[:, None]) @ features
     shifts = np.einsum("rd,rd->r", means, means)
 
     def distance(r: int) -> float:
-        n = counts[r].sum()
+        n = totals[r]
         if n < LEAST_IMAGES:
             return np.nan
-        drawn = np.flatnonzero(counts[r])
-        weights = counts[r, drawn]
+        drawn = np.flatnonzero(counts_RN[r])
+        weights = np.asarray(counts_RN[r, drawn], dtype=np.float64)
         variance = (weights @ squared_norms[drawn] - n * shifts[r]) / (n - 1)
         spread = projected[drawn]
         spread -= weights / n @ spread
@@ -99,16 +103,15 @@ def frechet_distance_resamples(features_ND: NDArray, real_MD: NDArray, counts_RN
 
     # BLAS threads cost more than they give on matrices this small; whole resamples side by side do pay.
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        distances = np.fromiter(pool.map(distance, range(len(counts))), dtype=np.float64, count=len(counts))
+        distances = np.fromiter(pool.map(distance, range(len(totals))), dtype=np.float64, count=len(totals))
     return distances + variance_of_real
 
 
 @once_per_arrays(keep=4)
 def _real_side(real_MD: NDArray) -> tuple[Array, Array, float]:
     """Return mean [D], factor F with F^T F the covariance, and total variance of the real features."""
-    real = _float64(real_MD)
-    factor = np.linalg.qr(_centred(real) / np.sqrt(len(real) - 1), mode="r")
-    return real.mean(axis=0), factor, _total_variance(real)
+    factor = np.linalg.qr(_centred(real_MD) / np.sqrt(len(real_MD) - 1), mode="r")
+    return _mean(real_MD), factor, _total_variance(real_MD)
 
 
 def _nuclear_norm(matrix: Array) -> float:
@@ -117,21 +120,25 @@ def _nuclear_norm(matrix: Array) -> float:
     return float(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None)).sum())
 
 
-def _float64(features: NDArray) -> Array:
-    array = np.asarray(features, dtype=np.float64)
-    if array.ndim != 2 or len(array) < LEAST_IMAGES:
-        raise ValueError(f"features must be [N, D] with N >= {LEAST_IMAGES}; got shape {array.shape}")
-    return array
+def _mean(features_ND: NDArray) -> Array:
+    """Return [D] float64; ValueError where there is no covariance."""
+    if features_ND.ndim != 2 or len(features_ND) < LEAST_IMAGES:
+        raise ValueError(f"features must be [N, D] with N >= {LEAST_IMAGES}; got shape {features_ND.shape}")
+    return features_ND.mean(axis=0, dtype=np.float64)
 
 
-def _centred(features: Array) -> Array:
-    return features - features.mean(axis=0)
+def _centred(features_ND: NDArray) -> Array:
+    return features_ND - _mean(features_ND)
 
 
-def _total_variance(features: Array) -> float:
-    return float(np.square(_centred(features)).sum() / (len(features) - 1))
+def _total_variance(features_ND: NDArray) -> float:
+    mean, total = _mean(features_ND), 0.0
+    for part in row_parts(len(features_ND)):
+        centred = features_ND[part] - mean
+        total += float(np.einsum("nd,nd->", centred, centred))
+    return total / (len(features_ND) - 1)
 
 
-def _covariance(features: Array) -> Array:
-    centred = _centred(features)
-    return centred.T @ centred / (len(features) - 1)
+def _covariance(features_ND: NDArray) -> Array:
+    centred = _centred(features_ND)
+    return centred.T @ centred / (len(features_ND) - 1)

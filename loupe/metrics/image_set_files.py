@@ -42,15 +42,18 @@ def read_arrays(
     folder: Path, file_name: str, sha256: str, *, made_by: str
 ) -> tuple[dict[str, NDArray], dict[str, str]]:
     """Return the arrays and metadata of a file that its manifest names; PipelineError when it is not that file."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = folder / file_name
     if not path.is_file() or sha256_file(path) != sha256:
         state = "does not match its manifest" if path.is_file() else "is not there"
         raise PipelineError(f"{path} {state}. Make it anew: dvc repro --force {made_by}")
-    with safe_open(path, framework="np") as file:
-        tensor_names = file.keys()
-        return {key: file.get_tensor(key) for key in tensor_names}, file.metadata() or {}
+    try:
+        with safe_open(path, framework="np") as file:
+            tensor_names = file.keys()
+            return {key: file.get_tensor(key) for key in tensor_names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise PipelineError(f"{path} cannot be read: {error}. Make it anew: dvc repro --force {made_by}") from None
 
 
 def read_image_set(folder: Path, name: str, files: dict[str, str], *, made_by: str) -> ImageSet:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loupe.metrics.image_set import LOGITS, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.row_parts import row_parts
 
 LEAST_IMAGES = 2
 """One image always scores 1."""
@@ -42,18 +43,19 @@ def inception_score_of_logits_resamples(logits_NK: NDArray, counts_RN: NDArray) 
 
     p log p is taken as 0 where p underflows: confident logits then give the limit, not 0 x -inf = NaN.
     """
-    log_p = _log_softmax(np.asarray(logits_NK, dtype=np.float64))
-    p = np.exp(log_p)
-    counts = np.asarray(counts_RN, dtype=np.float64)
-    totals = counts.sum(axis=1)
-    scores = np.full(len(counts), np.nan)
+    totals = np.sum(counts_RN, axis=1, dtype=np.float64)
     filled = totals > 0
-    weights = counts[filled] / totals[filled, None]
-    negative_entropies = np.where(p > 0, p * log_p, 0.0).sum(axis=1)
-    marginal = weights @ p
-    positive = marginal > 0
-    log_marginal = np.log(marginal, where=positive, out=np.zeros_like(marginal))
-    scores[filled] = np.exp(weights @ negative_entropies - (marginal * log_marginal).sum(axis=1))
+    marginal = np.zeros((int(filled.sum()), logits_NK.shape[1]))
+    mean_negative_entropy = np.zeros(len(marginal))
+    for part in row_parts(len(logits_NK)):
+        log_p = _log_softmax(np.asarray(logits_NK[part], dtype=np.float64))
+        p = np.exp(log_p)
+        weights = counts_RN[filled, part] / totals[filled, None]
+        marginal += weights @ p
+        mean_negative_entropy += weights @ np.where(p > 0, p * log_p, 0.0).sum(axis=1)
+    log_marginal = np.log(marginal, where=marginal > 0, out=np.zeros_like(marginal))
+    scores = np.full(len(totals), np.nan)
+    scores[filled] = np.exp(mean_negative_entropy - (marginal * log_marginal).sum(axis=1))
     return scores
 
 

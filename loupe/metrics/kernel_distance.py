@@ -7,15 +7,20 @@ often as positive when there is no difference; it is never clipped at 0. It extr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from loupe.metrics.image_set import CLIP_IMAGE, FEATURES, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.row_parts import row_parts
 
 LEAST_IMAGES = 2
 """A pair needs two."""
 SCALE = 1000
 """Both are shown times 1000, as in their papers."""
+Kernel = Callable[[Array, Array], Array]
+"""[N, D], [M, D] -> [N, M]."""
 CMMD_SIGMA = 10.0
 """Of the Gaussian kernel on unit vectors (Jayasumana et al. 2024, arXiv:2401.09603)."""
 
@@ -25,12 +30,13 @@ def kid_score(images: ImageSet, real: RealPhotos) -> float:
 
     Raises TooFewImagesError when either side has fewer than two.
     """
-    return SCALE * squared_mmd(*_cubic_kernels(images, real))
+    return SCALE * squared_mmd(*_both(images, real, FEATURES, "KID"), cubic_kernel)
 
 
 def kid_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return 1000 KID under each resample of the prompts: image n taken counts_RN[r, n] times."""
-    return SCALE * squared_mmd_resamples(*_cubic_kernels(images, real), images.prompt_index(), counts_RN)
+    x, y = _both(images, real, FEATURES, "KID")
+    return SCALE * squared_mmd_resamples(x, y, cubic_kernel, images.prompt_index(), counts_RN)
 
 
 def cmmd_score(images: ImageSet, real: RealPhotos) -> float:
@@ -39,12 +45,14 @@ def cmmd_score(images: ImageSet, real: RealPhotos) -> float:
     The paper's own code takes the biased form, which is above 0 for equal distributions; this is the unbiased one.
     Raises TooFewImagesError when either side has fewer than two.
     """
-    return SCALE * squared_mmd(*_gaussian_kernels(images, real))
+    x, y = map(_unit, _both(images, real, CLIP_IMAGE, "CMMD"))
+    return SCALE * squared_mmd(x, y, cmmd_kernel)
 
 
 def cmmd_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return 1000 CMMD under each resample of the prompts: image n taken counts_RN[r, n] times."""
-    return SCALE * squared_mmd_resamples(*_gaussian_kernels(images, real), images.prompt_index(), counts_RN)
+    x, y = map(_unit, _both(images, real, CLIP_IMAGE, "CMMD"))
+    return SCALE * squared_mmd_resamples(x, y, cmmd_kernel, images.prompt_index(), counts_RN)
 
 
 def cubic_kernel(x_ND: Array, y_MD: Array) -> Array:
@@ -58,13 +66,18 @@ def gaussian_kernel(x_ND: Array, y_MD: Array, *, sigma: float) -> Array:
     return np.exp(-np.clip(squared, 0, None) / (2 * sigma**2))
 
 
-def squared_mmd(xx_NN: Array, xy_NM: Array, yy_MM: Array) -> float:
-    """Return the U-statistic of three kernel matrices."""
-    return float(_mean_of_pairs(xx_NN) + _mean_of_pairs(yy_MM) - 2 * xy_NM.mean())
+def cmmd_kernel(x_ND: Array, y_MD: Array) -> Array:
+    """Return [N, M]: the Gaussian kernel of CMMD, for unit vectors."""
+    return gaussian_kernel(x_ND, y_MD, sigma=CMMD_SIGMA)
+
+
+def squared_mmd(x_ND: Array, y_MD: Array, kernel: Kernel) -> float:
+    """Return the U-statistic of two clouds."""
+    return float(_mean_of_pairs(x_ND, kernel) + _mean_of_pairs(y_MD, kernel) - 2 * _means(x_ND, y_MD, kernel).mean())
 
 
 def squared_mmd_resamples(
-    xx_NN: Array, xy_NM: Array, yy_MM: Array, prompt_N: NDArray[np.int64], counts_RN: NDArray
+    x_ND: Array, y_MD: Array, kernel: Kernel, prompt_N: NDArray[np.int64], counts_RN: NDArray
 ) -> Array:
     """Return [R]: the U-statistic under each resample of prompts; NaN where a resample holds one prompt alone.
 
@@ -74,10 +87,10 @@ def squared_mmd_resamples(
     """
     groups = np.equal.outer(np.arange(prompt_N.max() + 1), prompt_N).astype(np.float64)  # [P, N]
     first = groups.argmax(axis=1)
-    drawn_RP = np.asarray(counts_RN, dtype=np.float64)[:, first]
+    drawn_RP = np.asarray(counts_RN[:, first], dtype=np.float64)
     sizes = groups.sum(axis=1)
-    sums_PP = groups @ xx_NN @ groups.T
-    within_sums = np.diag(sums_PP) - groups @ np.diag(xx_NN)
+    sums_PP, own_sums = _sums_of_groups(x_ND, kernel, groups)
+    within_sums = np.diag(sums_PP) - own_sums
     between_sums = sums_PP - np.diag(np.diag(sums_PP))
     between_pairs = np.outer(sizes, sizes) - np.diag(sizes**2)
     n = len(prompt_N)
@@ -89,27 +102,36 @@ def squared_mmd_resamples(
         between = np.einsum("rp,pq,rq->r", drawn_RP, between_sums, drawn_RP)
         pairs = np.einsum("rp,pq,rq->r", drawn_RP, between_pairs, drawn_RP)
         own += (1 - within_weight) * _ratio(between, pairs)
-    cross = _ratio(drawn_RP @ (groups @ xy_NM.mean(axis=1)), drawn_RP @ sizes)
-    return own + _mean_of_pairs(yy_MM) - 2 * cross
+    cross = _ratio(drawn_RP @ (groups @ _means(x_ND, y_MD, kernel)), drawn_RP @ sizes)
+    return own + _mean_of_pairs(y_MD, kernel) - 2 * cross
 
 
 def _ratio(sums_R: Array, counts_R: Array) -> Array:
     return np.divide(sums_R, counts_R, out=np.full(len(sums_R), np.nan), where=counts_R > 0)
 
 
-def _mean_of_pairs(kernel_NN: Array) -> float:
-    n = len(kernel_NN)
-    return float((kernel_NN.sum() - np.trace(kernel_NN)) / (n * (n - 1)))
+def _sums_of_groups(x_ND: Array, kernel: Kernel, groups_PN: Array) -> tuple[Array, Array]:
+    """Return [P, P] sums of the kernel between groups, and [P] sums of each row with itself."""
+    sums_PP, own_sums = np.zeros((len(groups_PN), len(groups_PN))), np.zeros(len(groups_PN))
+    for part in row_parts(len(x_ND)):
+        block = kernel(x_ND[part], x_ND)
+        sums_PP += groups_PN[:, part] @ block @ groups_PN.T
+        own_sums += groups_PN[:, part] @ np.diagonal(block, offset=part.start)
+    return sums_PP, own_sums
 
 
-def _cubic_kernels(images: ImageSet, real: RealPhotos) -> tuple[Array, Array, Array]:
-    x, y = _both(images, real, FEATURES, "KID")
-    return cubic_kernel(x, x), cubic_kernel(x, y), cubic_kernel(y, y)
+def _mean_of_pairs(x_ND: Array, kernel: Kernel) -> float:
+    """Return the mean of the kernel over all pairs of different rows."""
+    n, total = len(x_ND), 0.0
+    for part in row_parts(n):
+        block = kernel(x_ND[part], x_ND)
+        total += float(block.sum() - np.trace(block, offset=part.start))
+    return total / (n * (n - 1))
 
 
-def _gaussian_kernels(images: ImageSet, real: RealPhotos) -> tuple[Array, Array, Array]:
-    x, y = (_unit(side) for side in _both(images, real, CLIP_IMAGE, "CMMD"))
-    return tuple(gaussian_kernel(a, b, sigma=CMMD_SIGMA) for a, b in ((x, x), (x, y), (y, y)))  # type: ignore[return-value]
+def _means(x_ND: Array, y_MD: Array, kernel: Kernel) -> Array:
+    """Return [N]: the mean of the kernel from each x to all y."""
+    return np.concatenate([kernel(x_ND[part], y_MD).mean(axis=1) for part in row_parts(len(x_ND))])
 
 
 def _both(images: ImageSet, real: RealPhotos, name: str, what: str) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 
 from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.row_parts import row_parts
 
 NEIGHBOURS = 5
 
@@ -39,17 +40,14 @@ def recall_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> 
     """
     require_images(images, NEIGHBOURS + 1, "recall")
     require_images(real.held_out, 1, "the real side of recall")
-    features = images.array(FEATURES)
-    to_real = _distances(features, real.held_out.array(FEATURES))
-    nearest, order = _others_by_distance(features)
-    recalls = np.full(len(counts_RN), np.nan)
-    for r, counts in enumerate(np.asarray(counts_RN) > 0):
-        drawn = np.flatnonzero(counts)
-        if len(drawn) <= NEIGHBOURS:
-            continue
-        kth = (counts[order[drawn]].cumsum(axis=1) >= NEIGHBOURS).argmax(axis=1)
-        radii = nearest[drawn, kth]
-        recalls[r] = (to_real[drawn] < radii[:, None]).any(axis=0).mean()
+    to_real = _distances(images.array(FEATURES), real.held_out.array(FEATURES))
+    drawn_RN = np.asarray(counts_RN) > 0
+    radii_RN = _radii_of_drawn(images.array(FEATURES), drawn_RN)
+    recalls = np.full(len(drawn_RN), np.nan)
+    for r, is_drawn in enumerate(drawn_RN):
+        drawn = np.flatnonzero(is_drawn)
+        if len(drawn) > NEIGHBOURS:
+            recalls[r] = (to_real[drawn] < radii_RN[r, drawn, None]).any(axis=0).mean()
     return recalls
 
 
@@ -78,15 +76,25 @@ def _radii(features_ND: NDArray) -> Array:
     return np.partition(own, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
 
 
-@once_per_arrays(keep=1)
-def _others_by_distance(features_ND: NDArray) -> tuple[Array, NDArray[np.int64]]:
-    """Return [N, N - 1] distances from each row to all others, ascending, and the others' row numbers."""
-    own = cdist(features_ND.astype(np.float64), features_ND.astype(np.float64))
-    np.fill_diagonal(own, -1.0)
-    order = own.argsort(axis=1)[:, 1:]  # an image is not its own neighbour, whatever copies it has
-    return np.take_along_axis(own, order, axis=1), order
+def _radii_of_drawn(features_ND: NDArray, drawn_RN: NDArray[np.bool_]) -> Array:
+    """Return [R, N] distances from each drawn image to the k-th nearest drawn one; of no meaning elsewhere."""
+    features, radii_RN = features_ND.astype(np.float64), np.zeros(drawn_RN.shape)
+    for part in row_parts(len(features)):
+        own = cdist(features[part], features)
+        own[np.arange(len(own)), np.arange(part.start, part.stop)] = -1.0
+        order = own.argsort(axis=1)[:, 1:]  # an image is not its own neighbour, whatever copies it has
+        nearest = np.take_along_axis(own, order, axis=1)
+        for r, is_drawn in enumerate(drawn_RN):
+            rows = np.flatnonzero(is_drawn[part])
+            kth = (is_drawn[order[rows]].cumsum(axis=1, dtype=np.int32) >= NEIGHBOURS).argmax(axis=1)
+            radii_RN[r, part.start + rows] = nearest[rows, kth]
+    return radii_RN
 
 
 @once_per_arrays(keep=2)
 def _distances(x_ND: NDArray, y_MD: NDArray) -> Array:
-    return cdist(x_ND.astype(np.float64), y_MD.astype(np.float64))
+    y = y_MD.astype(np.float64)
+    distances = np.empty((len(x_ND), len(y)))
+    for part in row_parts(len(x_ND)):
+        distances[part] = cdist(x_ND[part].astype(np.float64), y)
+    return distances

@@ -15,6 +15,7 @@ from scipy.stats import betabinom
 from loupe.evaluation_records import Null
 from loupe.metrics.array_cache import once_per_arrays
 from loupe.metrics.image_set import FEATURES, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.row_parts import row_parts
 
 HELD_OUT_SHARE = 0.05
 """Of the held-out photos lie nearer to a training photo than the threshold."""
@@ -88,6 +89,11 @@ def _threshold(held_out_MD: NDArray, train_MD: NDArray) -> float:
 
 @once_per_arrays(keep=2)
 def _nearest(features_ND: NDArray, train_MD: NDArray) -> Nearest:
-    x, y = features_ND.astype(np.float64), train_MD.astype(np.float64)
-    row = (np.square(y).sum(axis=1) - 2 * x @ y.T).argmin(axis=1)
-    return Nearest(row_N=row, distance_N=np.linalg.norm(x - y[row], axis=1))
+    y = train_MD.astype(np.float64)
+    squared_M = np.einsum("md,md->m", y, y)
+    row, distance = np.empty(len(features_ND), dtype=np.int64), np.empty(len(features_ND))
+    for part in row_parts(len(features_ND)):
+        x = features_ND[part].astype(np.float64)
+        row[part] = (squared_M - 2 * (x @ y.T)).argmin(axis=1)
+        distance[part] = np.linalg.norm(x - y[row[part]], axis=1)
+    return Nearest(row_N=row, distance_N=distance)

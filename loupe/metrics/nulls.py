@@ -5,9 +5,10 @@ A score of pictures can mean no more than its distance from these. Only the phot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec
@@ -32,21 +33,22 @@ def real_nulls(
     """
     n_a = min(n_generated, len(real.train))
     photos = as_prompts(real.train)
-    subsets = [photos.rows(rng.permutation(len(photos))[:n_a]) for _ in range(n_draws if n_a < len(photos) else 1)]
-    nulls = {}
+    subsets = _subsets(photos, n_a, n_draws, rng)
+    nulls, drawn = {}, {}
     for key, spec in specs.items():
         try:
-            null = null_of(real, spec, n_generated)
-            if null is not None:
-                nulls[key] = null
-                continue
-            values = np.array([value_of(subset, real, spec) for subset in subsets])
+            known = null_of(real, spec, n_generated)
         except TooFewImagesError:
             continue
+        if known is None:
+            drawn[key] = spec
+        else:
+            nulls[key] = known
+    for key, values in _values_of_subsets(photos, subsets, real, drawn).items():
         lo, hi = np.percentile(values, [2.5, 97.5])
-        n_b = len(real.held_out) if spec.against_real else 0
-        nulls[key] = Null(mean=float(values.mean()), lo=float(lo), hi=float(hi), n_a=n_a, n_b=n_b, n_draws=len(subsets))
-    return nulls
+        mean, n_b = float(np.mean(values)), len(real.held_out) if specs[key].against_real else 0
+        nulls[key] = Null(mean=mean, lo=float(lo), hi=float(hi), n_a=n_a, n_b=n_b, n_draws=len(subsets))
+    return {key: nulls[key] for key in specs if key in nulls}
 
 
 def real_scores(
@@ -58,21 +60,38 @@ def real_scores(
     min(n_generated, number of held-out photos).
     """
     photos = as_prompts(real.held_out)
-    n = min(n_generated, len(photos))
-    subsets = [photos.rows(rng.permutation(len(photos))[:n]) for _ in range(n_draws if n < len(photos) else 1)]
-    scores = {}
-    for key, spec in specs.items():
-        if spec.against_real:
-            continue
-        try:
-            over = [photos] if spec.level == "image" else subsets
-            scores[key] = float(np.mean([value_of(part, real, spec) for part in over]))
-        except TooFewImagesError:
-            continue
-    return scores
+    subsets = _subsets(photos, min(n_generated, len(photos)), n_draws, rng)
+    alone = {key: spec for key, spec in specs.items() if not spec.against_real}
+    of_images = {key: spec for key, spec in alone.items() if spec.level == "image"}
+    of_sets = {key: spec for key, spec in alone.items() if spec.level == "set"}
+    values = {
+        **_values_of_subsets(photos, [np.arange(len(photos))], real, of_images),
+        **_values_of_subsets(photos, subsets, real, of_sets),
+    }
+    return {key: float(np.mean(values[key])) for key in alone if key in values}
 
 
 def as_prompts(photos: ImageSet) -> ImageSet:
     """Return the photos with their colour family as prompt, so that diversity within a prompt can be asked of them."""
     cells = tuple((f"family {family}", row) for row, family in enumerate(photos.array(ASKED_FAMILY)))
     return ImageSet(cells=cells, arrays=photos.arrays)
+
+
+def _subsets(photos: ImageSet, n: int, n_draws: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Return the rows of each random subset; one where it is all of the photos."""
+    return [rng.permutation(len(photos))[:n] for _ in range(n_draws if n < len(photos) else 1)]
+
+
+def _values_of_subsets(
+    photos: ImageSet, subsets: Sequence[NDArray[np.int64]], real: RealPhotos, specs: Mapping[str, MetricSpec]
+) -> dict[str, list[float]]:
+    """Return the values of those metrics that every subset has; only one subset is in memory at a time."""
+    values: dict[str, list[float]] = {key: [] for key in specs}
+    for rows in subsets:
+        subset = photos.rows(rows)
+        for key in list(values):
+            try:
+                values[key].append(value_of(subset, real, specs[key]))
+            except TooFewImagesError:
+                del values[key]
+    return values

@@ -34,6 +34,7 @@ RELATIVE, ABSOLUTE = 1e-6, 1e-7
 """Numbers are written with 8 significant digits; another machine moves the last bits of a kernel."""
 MOST_SHOWN = 40
 """Disagreements that are worth printing: one changed feature moves every score of its checkpoint."""
+BEYOND = "a cell beyond the header"
 Row = Mapping[str, Any]
 
 
@@ -136,7 +137,7 @@ def _evaluated_again(paths: ProjectPaths, manifest: EvaluationManifest, referenc
     photos = _files_as_they_are(paths.reference, reference.files)
     train, val = (read_image_set(paths.reference, split, photos, made_by="reference") for split in ("train", "val"))
     arrays, metadata = read_arrays(paths.evaluation, RESAMPLES, files[RESAMPLES], made_by="evaluate")
-    if "counts" not in arrays:
+    if "counts" not in arrays or "prompts" not in metadata:
         raise PipelineError(
             f"{paths.evaluation / RESAMPLES} holds no resamples. Make it anew: dvc repro --force evaluate"
         )
@@ -156,16 +157,17 @@ def _means_of_table(written: Sequence[Row], evaluated: Evaluated) -> list[dict[s
     """Return per step the mean and interval of every column of per_image.csv that a score is the mean of."""
     rows = []
     for step, images in evaluated.sets.items():
-        of_step = {(row["prompt_id"], int(row["seed_index"])): row for row in written if row["step"] == str(step)}
+        of_step = {(row["prompt_id"], row["seed_index"]): row for row in written if row["step"] == str(step)}
         counts = evaluated.resampling.counts_of(images)
         row: dict[str, Any] = {"step": step}
         for key, spec in evaluated.specs.items():
             if not spec.image_column:
                 continue
-            cells = [_value(of_step.get(cell, {}).get(spec.image_column)) for cell in images.cells]
+            rows_of_cells = (of_step.get((prompt, str(index)), {}) for prompt, index in images.cells)
+            cells = [_value(row_of_cell.get(spec.image_column)) for row_of_cell in rows_of_cells]
             values = np.array([value if isinstance(value, float) else np.nan for value in cells])
             try:
-                row.update(tables.cells(key, mean_estimate(values, counts, needs=spec.needs)))
+                row.update(tables.cells(key, mean_estimate(values, counts, spec)))
             except TooFewImagesError:
                 row[key] = None
         rows.append(row)
@@ -187,7 +189,7 @@ def _files_as_they_are(folder: Path, files: Mapping[str, str]) -> dict[str, str]
 def _table(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(file, restkey=BEYOND))
     except FileNotFoundError:
         raise PipelineError(f"{path} is not there. Run: dvc repro evaluate") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -213,7 +215,7 @@ def _value(cell: Any) -> float | str | None:
         return None
     try:
         return float(cell)
-    except ValueError:
+    except (TypeError, ValueError):
         return str(cell)
 
 

@@ -100,10 +100,10 @@ def sample_rows(manifest: SamplesManifest, folder: Path, *, made_by: str) -> dic
 
 
 class StepSets(Mapping[int, ImageSet]):
-    """Step -> its images, read when they are asked for; the latest two stay in memory, however many steps there are."""
+    """Step -> its images, read when they are asked for; the latest ones alone stay in memory."""
 
     def __init__(self, steps: Sequence[int], read: Callable[[int], ImageSet]) -> None:
-        self._steps, self._read = tuple(steps), lru_cache(maxsize=2)(read)
+        self._steps, self._read = tuple(steps), lru_cache(maxsize=1)(read)
 
     def __getitem__(self, step: int) -> ImageSet:
         if step not in self._steps:

@@ -105,10 +105,10 @@ def score_steps(
         scored.append(scores)
     _refuse_fewer_images(scored, specs)
     for scores in scored[1:]:
-        pair = _Pair(scores, scored[0])
+        pair = _Pair(scores, scored[0], sets)
         for key, spec in specs.items():
             try:
-                scores.differences[key] = _difference(key, spec, pair, sets, real=real, resampling=resampling)
+                scores.differences[key] = _difference(key, spec, pair, real=real, resampling=resampling)
             except TooFewImagesError as error:
                 if key in scores.values:
                     scores.absent[f"{key}_diff_base"] = str(error)
@@ -137,14 +137,16 @@ def add_differences_to_best(
 ) -> None:
     """Fill `to_best` of every step, the base model's too."""
     by_step = {scores.step: scores for scores in scored}
-    for key, best in best_steps.items():
+    for best in sorted(set(best_steps.values())):
+        keys = [key for key, step in best_steps.items() if step == best]
         for scores in (s for s in scored if s.step != best):
-            pair = _Pair(scores, by_step[best])
-            try:
-                scores.to_best[key] = _difference(key, specs[key], pair, sets, real=real, resampling=resampling)
-            except TooFewImagesError as error:
-                if key in scores.values:
-                    scores.absent[f"{key}_diff_best"] = str(error)
+            pair = _Pair(scores, by_step[best], sets)
+            for key in keys:
+                try:
+                    scores.to_best[key] = _difference(key, specs[key], pair, real=real, resampling=resampling)
+                except TooFewImagesError as error:
+                    if key in scores.values:
+                        scores.absent[f"{key}_diff_best"] = str(error)
 
 
 def best_steps(
@@ -166,34 +168,31 @@ def best_steps(
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Pair:
     """Two steps to compare."""
 
     a: StepScores
     b: StepScores
+    sets: Mapping[int, ImageSet]
+    _parts: tuple[ImageSet, ImageSet] | None = None
+
+    def parts(self) -> tuple[ImageSet, ImageSet]:
+        """Return the images of the cells that both have; read once, and the same arrays for every metric."""
+        if self._parts is None:
+            self._parts = common_cells(self.sets[self.a.step], self.sets[self.b.step])
+        return self._parts
 
 
-def _difference(
-    key: str,
-    spec: MetricSpec,
-    pair: _Pair,
-    sets: Mapping[int, ImageSet],
-    *,
-    real: RealPhotos,
-    resampling: Resampling,
-) -> Estimate:
-    """Return a - b over the cells that both have, draws paired; their images are read only where the cells differ.
+def _difference(key: str, spec: MetricSpec, pair: _Pair, *, real: RealPhotos, resampling: Resampling) -> Estimate:
+    """Return a - b over the cells that both have, draws paired; their images are read only where a or b is of others.
 
     A mean is taken over the images that have a value on both sides: one without it takes its partner out too.
     Raises TooFewImagesError when there is no value.
     """
     a, b = pair.a.values.get(key), pair.b.values.get(key)
-    if pair.a.cells != pair.b.cells:
-        parts = common_cells(sets[pair.a.step], sets[pair.b.step])
-        a, b = (estimate(part, real, spec, resampling) for part in parts)
-    if a is None or b is None:
-        raise TooFewImagesError(pair.a.absent.get(key) or pair.b.absent[key])
+    if a is None or b is None or pair.a.cells != pair.b.cells:
+        a, b = (estimate(part, real, spec, resampling) for part in pair.parts())
     if spec.level == "image":
         return _mean_difference(a, b, resampling)
     draws = a.draws - b.draws
@@ -216,7 +215,7 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     counts = resampling.counts_of(images)
     if spec.level == "image":
         values = values_per_image(images, real, spec)
-        return replace(mean_estimate(values, counts, needs=spec.needs), cells=images.cells, values=values)
+        return replace(mean_estimate(values, counts, spec), cells=images.cells, values=values)
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     images, real = _as_seen(images, real, spec)
@@ -225,14 +224,14 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     return Estimate(value=value, draws=draws, interval=percentile_interval(draws) if has_interval(spec) else None)
 
 
-def mean_estimate(values_N: Array, counts_RN: NDArray[np.int64], *, needs: str) -> Estimate:
+def mean_estimate(values_N: Array, counts_RN: NDArray[np.int64], spec: MetricSpec) -> Estimate:
     """Return the mean over the images that have a value; TooFewImagesError, saying what it needs, when none has.
 
     The interval of a share (every value 0 or 1) holds Wilson's too: resamples of nothing but 1 never show a 0.
     """
-    value, draws = _mean_of_finite(values_N, needs), mean_resamples(values_N, counts_RN)
+    value, draws = _mean_of_finite(values_N, spec.needs), mean_resamples(values_N, counts_RN)
     interval, finite = percentile_interval(draws), values_N[np.isfinite(values_N)]
-    if interval is not None and np.isin(finite, (0.0, 1.0)).all():
+    if interval is not None and spec.unit == "share" and np.isin(finite, (0.0, 1.0)).all():
         interval = covering(interval, wilson_interval(value, len(finite)))
     return Estimate(value=value, draws=draws, interval=interval)
 

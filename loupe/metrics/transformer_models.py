@@ -18,7 +18,10 @@ from loupe.evaluation_records import ExtractorInfo
 from loupe.metrics.cached_files import is_cached_file
 
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
 AESTHETIC_LABEL = "aesthetic"
 
 Role = Literal["features", "preference", "aesthetic"]

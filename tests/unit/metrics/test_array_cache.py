@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 
 from loupe.metrics.array_cache import once_per_arrays
@@ -34,6 +36,19 @@ def test_a_freed_array_never_lends_its_result_to_the_next_at_its_address() -> No
         return float(x[0])
 
     assert [first(np.full(4, float(i))) for i in range(50)] == [float(i) for i in range(50)]
+
+
+def test_neither_array_nor_result_outlives_the_arrays_that_were_asked_for() -> None:
+    @once_per_arrays(keep=4)
+    def doubled(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return 2 * x + y
+
+    lasting, passing = np.ones(3), np.ones(3)
+    array, result = weakref.ref(passing), weakref.ref(doubled(lasting, passing))
+    assert doubled(lasting, passing) is result()
+    del passing
+    assert array() is None
+    assert result() is None
 
 
 def test_scores_do_not_depend_on_what_was_scored_before() -> None:

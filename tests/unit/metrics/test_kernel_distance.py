@@ -115,7 +115,7 @@ def test_the_mean_over_resamples_is_the_score_where_pictures_of_a_prompt_are_ali
     draws = kid_resamples(images, real, counts)
     x = images.array("inception.features")
     naive = [
-        1000 * squared_mmd(cubic_kernel(a, a), cubic_kernel(a, real_x), cubic_kernel(real_x, real_x))
+        1000 * squared_mmd(a, real_x, cubic_kernel)
         for real_x in [real.held_out.array("inception.features")]
         for a in (np.repeat(x, row, axis=0) for row in counts[:200])
     ]

@@ -105,6 +105,26 @@ def test_a_picture_that_is_not_the_nearest_any_more_and_an_empty_cell_are_told(e
     assert any("clip is absent, recomputed" in line for line in found)
 
 
+def test_rows_that_no_stage_wrote_are_disagreements_like_any_other(evaluated: Run) -> None:
+    path = evaluated.paths.metrics / "per_image.csv"
+    header, first, second, *rest = path.read_text(encoding="utf-8").splitlines()
+    cells = first.split(",")
+    cells[header.split(",").index("seed_index")] = "two"
+    short = second.rpartition(",")[0].partition(",")[0]
+    path.write_text("\n".join([header, ",".join(cells), short, f"{rest[0]},more", *rest[1:]]) + "\n", encoding="utf-8")
+    found = recompute_scores(evaluated.paths).disagreements
+    assert any("nothing is known of" in line and "seed_index two" in line for line in found)
+    assert any("nothing is known of" in line and "prompt_id None" in line for line in found)
+    assert any("a cell beyond the header is ['more'], recomputed absent" in line for line in found)
+
+
+def test_stored_features_that_are_cut_short_are_named(evaluated: Run) -> None:
+    path = evaluated.paths.evaluation / "step-000010-inception.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PipelineError, match=r"step-000010-inception\.safetensors cannot be read: .* repro --force"):
+        recompute_scores(evaluated.paths)
+
+
 def test_the_summary_and_another_manifest_of_samples_are_compared_too(evaluated: Run) -> None:
     path = evaluated.paths.metrics / "summary.json"
     summary = json.loads(path.read_text())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,17 @@ def test_a_mean_is_the_mean_of_its_images_and_lies_in_its_interval() -> None:
     assert base.values["clip_demo"].interval.contains(base.values["clip_demo"].value)
 
 
+def test_only_a_share_gets_the_interval_of_a_share() -> None:
+    """A density of 0 everywhere is a measure that happens to be 0: nothing says that it could be 1."""
+    far = images(1, shift=50.0)
+    specs = {key: METRIC_SPECS[key] for key in ("density_demo", "precision_demo")}
+    (scores,) = score_steps({0: far}, REAL, specs, RESAMPLING)
+    density, precision = scores.values["density_demo"], scores.values["precision_demo"]
+    assert (density.value, density.interval.lo, density.interval.hi) == (0, 0, 0)
+    assert (precision.value, precision.interval.lo) == (0, 0)
+    assert precision.interval.hi > 0.1
+
+
 def test_a_clear_gain_shows_in_the_paired_interval() -> None:
     _, scores = score_steps({0: images(3, shift=2.0), 10: images(4)}, REAL, SPECS, RESAMPLING)
     assert scores.differences["fd_demo"].interval.hi < 0
@@ -119,6 +132,19 @@ def test_a_score_that_depends_on_the_number_of_images_is_refused_where_that_is_u
     assert set(SPECS) - set(scores.values) == refused == set(scores.absent)
     assert "needs 24, as other checkpoints have; there are 20" in scores.absent["fd_demo"]
     assert set(base.values) == set(SPECS)
+
+
+def test_a_picture_that_base_lacks_too_leaves_the_difference_to_base() -> None:
+    fewer = range(4, 24)
+    sets = {0: images(7).rows(fewer), 10: images(8).rows(fewer), 20: images(9)}
+    base, scores, _ = score_steps(sets, REAL, SPECS, RESAMPLING)
+    assert "fd_demo" not in base.values
+    assert "fd_demo" not in scores.values
+    _, alone = score_steps({0: sets[0], 10: sets[10]}, REAL, SPECS, RESAMPLING)
+    assert set(scores.differences) == set(SPECS)
+    for key in SPECS:
+        assert scores.differences[key].value == alone.differences[key].value
+        assert scores.differences[key].draws.tolist() == alone.differences[key].draws.tolist()
 
 
 def test_a_picture_without_a_value_takes_its_partner_out_of_the_difference() -> None:
@@ -247,6 +273,26 @@ def test_every_score_has_a_null_with_a_second_set_where_it_compares_with_one() -
 
 def test_too_few_real_photos_give_no_null() -> None:
     assert {"fd_demo", "kid_demo", "recall_demo", "diversity_ratio_demo"}.isdisjoint(nulls(images(23).rows([0]), 10))
+
+
+def test_only_one_subset_of_the_photos_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[ImageSet]] = []
+    rows = ImageSet.rows
+
+    class Watched(ImageSet):
+        """An image set that can be referred to weakly; slots keep the class itself from that."""
+
+    def watched_rows(photos: ImageSet, indices: np.ndarray) -> ImageSet:
+        assert sum(subset() is not None for subset in alive) <= 1
+        picked = rows(photos, indices)
+        subset = Watched(picked.cells, picked.arrays)
+        alive.append(weakref.ref(subset))
+        return subset
+
+    monkeypatch.setattr(ImageSet, "rows", watched_rows)
+    assert set(nulls(images(22), 10)) == set(SPECS)
+    real_scores(REAL, SPECS, n_generated=10, n_draws=20, rng=np.random.default_rng(0))
+    assert len(alive) == 40 + 1 + 20
 
 
 def test_real_scores_are_those_of_val_photos() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_a_cached_model_has_its_own_name_until_a_byte_of_it_changes(dinov2: Path
     change_weights((snapshot / "model.safetensors").resolve())
     with pytest.raises(PipelineError, match="is not what was downloaded"):
         transformer_info(source)
+
+
+def test_every_file_that_a_tokenizer_may_read_is_a_setting_of_the_model(dinov2: Path, tmp_path: Path) -> None:
+    own = {"config.json", "preprocessor_config.json"}
+    files = {*own, "tokenizer.json", "special_tokens_map.json", "added_tokens.json"}
+    for name in files:
+        (tmp_path / name).touch()
+    source = find_transformer("dinov2", str(dinov2))
+    with_texts = replace(source, role="preference", folder=tmp_path)
+    assert {file.name for file in with_texts.settings_files} == files
+    assert {file.name for file in replace(source, folder=tmp_path).settings_files} == own
 
 
 def test_a_cache_without_hashes_proves_nothing(dinov2: Path, no_weights: Path) -> None:
