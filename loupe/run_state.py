@@ -20,6 +20,7 @@ from loupe.run_params import changed_params, missing_params
 from loupe.run_samples import pictures_in
 from loupe.run_store import RunStore
 from loupe.run_training import (
+    overfitting_signs,
     preview_prompts,
     train_telemetry,
     training_left_s,
@@ -115,7 +116,7 @@ def _problems(store: RunStore) -> tuple[Problem, ...]:
     """Read all small files, also those that only one page shows, so that every page tells of the same problems."""
     root, metrics = store.paths.root, store.paths.metrics
     store.files.json_object(metrics / "summary.json", made_by="evaluate")
-    for read in (validation_curve, validation_timesteps, train_telemetry, preview_prompts):
+    for read in (validation_curve, validation_timesteps, overfitting_signs, train_telemetry, preview_prompts):
         read(store)
     found = store.problems()
     has_results = any((root / file).is_file() for stage in STAGES for file in stage.last)

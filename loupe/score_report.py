@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from loupe.errors import PipelineError, nearest_names
+from loupe.records import BASE_STEP
 from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.run_store import RunStore
 
@@ -42,10 +43,21 @@ def _differences(
 ) -> str:
     head = ["checkpoint", *(f"`{column.spec.key}`, difference to the {against}" for column in metrics)]
     lines = [_line(head), _line(["---"] * len(head))]
+    compared_with = {column.spec.key: _compared_with(rows, column.spec.key, against) for column in metrics}
     for row in rows:
-        scores = (row.scores.get(column.spec.key) for column in metrics)
-        lines.append(_line([_name(row), *(_difference(score, against) for score in scores)]))
+        scores = [(row.scores.get(key), row.step == step) for key, step in compared_with.items()]
+        cells = [against if score and is_it else _difference(score, against) for score, is_it in scores]
+        lines.append(_line([_name(row), *cells]))
     return "\n".join(lines)
+
+
+def _compared_with(rows: Sequence[StepScores], key: str, against: Literal["base", "best"]) -> int | None:
+    """Return the step that the others are compared with; None where more than one has no difference to the best."""
+    if against == "base":
+        return BASE_STEP
+    scored = {row.step: row.scores[key] for row in rows if row.step != BASE_STEP and key in row.scores}
+    without = [step for step, score in scored.items() if score.diff_best is None]
+    return without[0] if len(without) == 1 else None
 
 
 def _difference(score: Score | None, against: Literal["base", "best"]) -> str:
@@ -56,7 +68,7 @@ def _difference(score: Score | None, against: Literal["base", "best"]) -> str:
     else:
         value, lo, hi = score.diff_best, score.diff_best_lo, score.diff_best_hi
     if value is None:
-        return against
+        return "–"
     interval = "" if lo is None or hi is None else f" [{lo:+.3g}, {hi:+.3g}]"
     return f"{value:+.3g}{interval}"
 

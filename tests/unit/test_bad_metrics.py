@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from loupe.atomic_io import write_csv
 from loupe.run_state import run_state
 from loupe.run_store import RunStore
-from loupe.run_training import train_telemetry, validation_curve, validation_timesteps
+from loupe.run_training import overfitting_signs, train_telemetry, validation_curve, validation_timesteps
 from tests.run_fixture import Shape, age, complete_run
 
 MADE_BY = {
     "metrics/checkpoints.csv": "evaluate",
     "metrics/per_image.csv": "evaluate",
+    "metrics/overfitting.csv": "evaluate",
     "metrics/summary.json": "evaluate",
     "metrics/train.csv": "train",
     "metrics/validation.csv": "train",
@@ -25,11 +27,12 @@ MADE_BY = {
     "metrics/selection.json": "select",
     "metrics/final.json": "confirm",
 }
-OPTIONAL = {"metrics/validation.csv", "metrics/validation_timesteps.csv"}
+OPTIONAL = {"metrics/overfitting.csv", "metrics/validation.csv", "metrics/validation_timesteps.csv"}
 """An older run has none, and is whole."""
 READINGS: dict[str, Callable[[RunStore], Any]] = {
     "metrics/checkpoints.csv": RunStore.scores,
     "metrics/per_image.csv": RunStore.per_image,
+    "metrics/overfitting.csv": overfitting_signs,
     "metrics/train.csv": RunStore.train_curve,
     "metrics/validation.csv": validation_curve,
     "metrics/validation_timesteps.csv": validation_timesteps,
@@ -81,6 +84,8 @@ DAMAGES = (empty, cut_short, full_of_nan, foreign, foreign_record, binary)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = complete_run(tmp_path_factory.mktemp("whole"), Shape(steps=(75, 150), seeds=1, size_px=16))
+    signs = [{"step": step, "val_loss": 0.5, "kid_demo": 2.25, "kid_demo_lo": 1.5} for step in (0, 75, 150)]
+    write_csv(root / "metrics" / "overfitting.csv", list(signs[0]), signs)
     age(root)
     return root
 

@@ -47,6 +47,20 @@ def test_differences_to_the_base(store: RunStore) -> None:
     assert lines[2:] == ["| base model | base |", "| step 10 | -9 [-10, -8] |", "| step 20 | -8 [-9, -7] |"]
 
 
+def test_a_difference_that_could_not_be_had_is_a_dash_and_not_what_it_was_taken_from(tmp_path: Path) -> None:
+    counts = {"n_images": 8, "n_used": 8, "n_real": 5, "invalid_count": 0}
+    rows = [
+        {"step": 0, **counts, "background_ok": 0.5},
+        {"step": 10, **counts, "fd_demo": 11.0, "background_ok": 0.5},
+        {"step": 20, **counts, "fd_demo": 12.0, "background_ok": 0.5, "background_ok_diff_best": 0.0},
+    ]
+    write_csv(tmp_path / "metrics" / "checkpoints.csv", checkpoint_columns(SPECS), rows)
+    to_base = score_report(RunStore(tmp_path), keys=list(SPECS), against="base").splitlines()
+    assert to_base[2:] == ["| base model | – | base |", "| step 10 | – | – |", "| step 20 | – | – |"]
+    to_best = score_report(RunStore(tmp_path), keys=list(SPECS), against="best").splitlines()
+    assert to_best[2:] == ["| base model | – | – |", "| step 10 | – | best |", "| step 20 | – | +0 |"]
+
+
 def test_a_score_of_another_extractor_can_be_asked_for_without_its_manifest(store: RunStore) -> None:
     assert score_report(store, keys=[OTHER]).splitlines()[2] == "| base model | 8 | 3 |"
     with pytest.raises(PipelineError, match=f"Nearest: .*{OTHER}"):
