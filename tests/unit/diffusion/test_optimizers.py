@@ -103,6 +103,14 @@ def test_magnitudes_do_not_decay_and_matrices_do():
     assert moved == {KEYS[0]: True, KEYS[1]: True, KEYS[2]: False}
 
 
+def test_adamw_is_torchs_with_the_numbers_that_were_given():
+    numbers = {"betas": (0.5, 0.7), "weight_decay": 0.2}
+    ours, theirs = ({key: parameters()[key] for key in KEYS[:2]} for _ in range(2))
+    train(make_optimizer("adamw", ours, learning_rate=0.1, epsilon=1e-2, **numbers), ours, 1, 3)
+    train(torch.optim.AdamW(theirs.values(), lr=0.1, eps=1e-2, **numbers), theirs, 1, 3)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(("name", "package"), [("adamw_8bit", "bitsandbytes"), ("prodigy", "prodigyopt")])
 def test_a_package_that_is_not_there_is_named_with_the_way_out(monkeypatch, name, package):
     monkeypatch.setattr(optimizers, "find_spec", lambda _: None)
