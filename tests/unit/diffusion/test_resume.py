@@ -176,8 +176,9 @@ def test_every_forward_pass_drops_something_else(tiny_base_model):
 
 @pytest.mark.parametrize("name", ["adamw", "all of it"])
 def test_gradient_checkpointing_changes_no_byte(tiny_base_model, name):
-    plain, recomputing = (tiny_trainer(tiny_base_model, **KNOBS[name]) for _ in range(2))
-    recomputing.unet.enable_gradient_checkpointing()
+    plain, recomputing = (
+        tiny_trainer(tiny_base_model, **KNOBS[name], gradient_checkpointing=on) for on in (False, True)
+    )
     n_rows = {plain: 0, recomputing: 0}
     for trainer in n_rows:
 

@@ -66,6 +66,7 @@ def tiny_trainer(
     target_modules: tuple[str, ...] = ATTENTION,
     use_dora: bool = False,
     use_rslora: bool = False,
+    gradient_checkpointing: bool = False,
     processes: Processes = ALONE,
     **settings,
 ) -> Trainer:
@@ -86,6 +87,8 @@ def tiny_trainer(
         text_encoder = load_text_encoder(base, device="cpu", dtype=torch.float32)
         config = AdapterConfig(rank, 2.0 * rank, (), "tiny", use_dora=use_dora, use_rslora=use_rslora)
         add_text_adapter(text_encoder, config, generator=generator, dropout=settings.get("lora_dropout", 0.0))
+    if gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     return Trainer(
         unet,
         examples or tiny_examples(),
