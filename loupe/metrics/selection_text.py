@@ -118,10 +118,10 @@ def _against_base(comparison: Comparison, setting: Setting) -> list[str]:
         value, of_base = row[key], base[key]
         if value is None or of_base is None:
             continue
-        ends = row.get(f"{key}_diff_base_lo"), row.get(f"{key}_diff_base_hi")
+        difference, *ends = (row.get(f"{key}_diff_base{end}") for end in ("", "_lo", "_hi"))
         interval = None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
-        difference = _with_interval(row.get(f"{key}_diff_base") or 0.0, interval)
-        parts.append(f"{key} ({SAID[spec_of(key).better]}) {value:.4g} against {of_base:.4g} ({difference})")
+        paired = "no paired difference" if difference is None else _with_interval(difference, interval)
+        parts.append(f"{key} ({SAID[spec_of(key).better]}) {value:.4g} against {of_base:.4g} ({paired})")
     if not parts:
         return []
     p_value = comparison.merit_p.get(comparison.chosen.step)

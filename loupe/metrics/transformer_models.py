@@ -82,7 +82,7 @@ def find_transformer(kind_name: str, place: str) -> TransformerSource:
     missing = [name for name in (WEIGHTS, CONFIG, PROCESSOR) if not (folder / name).is_file()]
     if missing:
         raise PipelineError(f"{entry}, but {folder} lacks {', '.join(missing)}. {_how_to_get(place, from_hub)}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _settings(folder / CONFIG)
     if not _is_of_kind(kind.role, config):
         raise PipelineError(f"{entry}, but {folder / CONFIG} has not {kind.needs}. Name another model.")
     name = place.rpartition("/")[2] if from_hub else folder.resolve().name
@@ -118,6 +118,16 @@ def _how_to_get(place: str, from_hub: bool) -> str:
     return f"Fetch it once where there is a network: hf download {place}; or name a folder that holds it."
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise PipelineError(f"{path} cannot be read: {error}. Get the model anew.") from None
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path} holds no settings. Get the model anew.")
+    return content
+
+
 def _is_of_kind(role: Role, config: dict[str, Any]) -> bool:
     if role == "aesthetic":
         return AESTHETIC_LABEL in (config.get("id2label") or {}).values()
@@ -125,6 +135,6 @@ def _is_of_kind(role: Role, config: dict[str, Any]) -> bool:
 
 
 def _resize(source: TransformerSource) -> str:
-    settings = json.loads((source.folder / PROCESSOR).read_text(encoding="utf-8"))
+    settings = _settings(source.folder / PROCESSOR)
     size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
     return json.dumps(size, sort_keys=True).strip("{}").replace('"', "") or "no resize"

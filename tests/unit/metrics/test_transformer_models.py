@@ -109,6 +109,15 @@ def test_a_model_of_another_kind_and_one_without_its_processor_are_refused(dinov
         find_transformer("dinov2", str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(("content", "said"), [('{"model_type": "dino', "cannot be read"), ("[]", "holds no settings")])
+def test_settings_that_are_not_whole_are_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+    folder = write_toy_dinov2(tmp_path / "toy")
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(PipelineError, match=rf"{name} {said}.* Get the model anew"):
+        transformer_info(find_transformer("dinov2", str(folder)))
+
+
 @pytest.mark.parametrize(
     ("kind", "write", "load"),
     [
