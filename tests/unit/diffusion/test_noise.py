@@ -64,6 +64,18 @@ def test_seed_epoch_and_image_each_change_the_noise(change):
     assert not torch.equal(a_draw().posterior_noise, a_draw(**change).posterior_noise)
 
 
+@pytest.mark.parametrize("name", ["seed", "epoch", "image_id"])
+def test_seed_epoch_and_image_each_change_timestep_dropped_caption_and_offset(name):
+    """An image that had the same timestep in every epoch would hardly be learnt."""
+    values = [str(n) if name == "image_id" else n for n in range(40)]
+    draws = [a_draw(dropout=0.5, **{name: value}) for value in values]
+    shifts = [a_draw(offset=0.5, **{name: value}).noise - d.noise for value, d in zip(values, draws, strict=True)]
+
+    assert len({d.timestep for d in draws}) > 30
+    assert 8 < sum(d.drops_caption for d in draws) < 32
+    assert torch.stack(shifts).mean(dim=(2, 3)).std(dim=0).min() > 0.3
+
+
 def test_what_is_added_to_a_latent_is_not_what_it_was_drawn_with():
     drawn = a_draw(shape=(4, 32, 32))
     together = torch.stack([drawn.noise.flatten(), drawn.posterior_noise.flatten()])
