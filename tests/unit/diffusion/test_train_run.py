@@ -4,10 +4,13 @@ from threading import Thread
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from loupe.diffusion import train_run
-from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.adapter import MAGNITUDE, AdapterConfig
+from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.text_adapter import split_state
 from loupe.diffusion.train_run import Leg, build_trainer, plan_run, run_legs, run_parts, starting_point
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore
@@ -149,6 +152,33 @@ def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_done(m
 def test_max_steps_is_in_the_key_only_when_the_schedule_needs_it():
     assert parts(max_steps=8) == parts(max_steps=9)
     assert parts(max_steps=8, lr_scheduler="cosine") != parts(max_steps=9, lr_scheduler="cosine")
+
+
+@pytest.mark.parametrize("kind", [{"use_rslora": True}, {"use_dora": True}], ids=str)
+def test_every_setting_of_a_run_reaches_its_trainer(tiny_base_model, kind):
+    """Most tests build their trainer by themselves (tiny_training.py); this is the one that the stage has."""
+    adapter = AdapterConfig(4, 6.0, ("to_q", "to_v"), "tiny", **kind)
+    info = base_model_info(tiny_base_model, name="tiny", revision=None)
+    info = info.model_copy(update={"prediction_type": "v_prediction", "scaling_factor": 0.5})
+    settings = tiny_settings(seed=3, lora_dropout=0.3, train_text_encoder=True)
+    trainer = build_trainer(
+        tiny_base_model, info, tiny_examples(), settings=settings, adapter=adapter, policy=CPU,
+        gradient_checkpointing=True,
+    )  # fmt: skip
+
+    unet, text_encoder = trainer.models.unet, trainer.models.text_encoder
+    assert unet.is_gradient_checkpointing
+    assert (trainer.schedule.prediction_type, trainer.schedule.scaling_factor) == ("v_prediction", 0.5)
+    expected = tiny_trainer(tiny_base_model, seed=3, target_modules=("to_q", "to_v"), **kind).state().adapter
+    of_unet, of_text = split_state(trainer.state().adapter)
+    assert of_unet.keys() == expected.keys()
+    assert all(torch.equal(of_unet[key], expected[key]) for key in expected)
+    for model, n_layers in ((unet, 16), (text_encoder, 4)):
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        assert len(layers) == n_layers
+        assert {layer.scaling["default"] for layer in layers} == {adapter.scaling}
+        assert {layer.lora_dropout["default"].p for layer in layers} == {0.3}
+    assert any(key.endswith(MAGNITUDE) for key in of_text) is adapter.use_dora
 
 
 def test_examples_that_are_not_finite_are_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
