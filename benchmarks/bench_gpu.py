@@ -1,10 +1,10 @@
-"""Every number that needs a GPU, in one command: speed, utilisation and memory of training full-size SD 1.5.
+"""Every number that needs a GPU, in one command: training full-size SD 1.5, and drawing with it.
 
     python -m benchmarks.bench_gpu --peer <diffusers>/examples/text_to_image/train_text_to_image_lora.py
 
-It builds .work/full-size-sd15 where it is not there. Utilisation counts 1,714 GFLOP per image of 512 px (forward and
-backward pass of the UNet with a LoRA, gradient checkpointing off) against the bf16 matrix rate that this card is
-measured to have, not the one it is sold with.
+It builds .work/full-size-sd15 where it is not there; `--parts` chooses some of the measurements. Utilisation counts
+1,714 GFLOP per image of 512 px (forward and backward pass of the UNet with a LoRA, gradient checkpointing off) against
+the bf16 matrix rate that this card is measured to have, not the one it is sold with.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from loupe.diffusion.memory import training_bytes
 from loupe.diffusion.train_run import build_trainer
 from loupe.diffusion.trial_run import made_up_examples
 
+PARTS = ("draw", "train", "compare")
 GFLOP_PER_IMAGE = 1714
 MATRIX_SIDE = 8192
 WARM_UP_STEPS, TIMED_STEPS, TURNS = 5, 8, 3
@@ -42,15 +43,24 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="path of diffusers' train_text_to_image_lora.py")
     parser.add_argument("--peer-packages", type=Path)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="all by default")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device here: nothing was measured")
     if not (options.base / "model_index.json").is_file():
         build(options.base)
-    content = measure(options.base, options.batch_sizes)
-    print(json.dumps(content, indent=1))
-    print(f"kept in {keep('full_size_training_cuda', content)}", flush=True)
-    if options.peer:
+    if "compare" in options.parts and not options.peer:
+        raise SystemExit(
+            "name the peer's script (--peer <path of train_text_to_image_lora.py>), or leave the comparison out "
+            "(--parts draw train)"
+        )
+    if "draw" in options.parts:
+        _draw(options)
+    if "train" in options.parts:
+        content = measure(options.base, options.batch_sizes)
+        print(json.dumps(content, indent=1))
+        print(f"kept in {keep('full_size_training_cuda', content)}", flush=True)
+    if "compare" in options.parts:
         _compare(options)
 
 
@@ -132,6 +142,17 @@ def _compare(options: argparse.Namespace) -> None:
             sys.executable, "-m", "benchmarks.bench_train", "--peer", str(options.peer), *packages,
             "--base", str(options.base), "--device", "cuda", "--precision", "bf16", "--resolution", "512",
             "--photos", "160", "--batch-size", "16", "--steps", "240", "--turns", "3", "--peer-workers", "8",
+        ],
+        check=True,
+    )  # fmt: skip
+
+
+def _draw(options: argparse.Namespace) -> None:
+    subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.bench_generate", "--base", str(options.base), "--resolution", "512",
+            "--steps", "25", "--guidance", "7.5", "--checkpoints", "3", "--prompts", "32", "--batch-size", "16",
+            "--turns", "1",
         ],
         check=True,
     )  # fmt: skip

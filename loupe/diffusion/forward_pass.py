@@ -1,6 +1,7 @@
 """One forward and backward pass of training: adds a batch's gradients to the adapter's and returns its loss.
 
-On a GPU the pass is recorded once and replayed (cuda_graph.py).
+On a GPU the pass is recorded once and replayed (cuda_graph.py); on a CPU the cores share out the batch
+(cpu_shares.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from loupe.diffusion.batches import Batch
+from loupe.diffusion.cpu_shares import n_shares, side_by_side
 from loupe.diffusion.cuda_graph import graphs_are_wanted, record
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.noise import seeded_layers
@@ -51,18 +53,15 @@ class ForwardPass:
 
     def _run(self, batch: Batch, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:
         with self._dropout(first):
-            predicted = predict(
-                self._unet,
-                batch.noisy,
-                batch.timesteps,
-                self._vectors(batch.text),
-                policy=self.policy,
-                autocast=self._autocast,
-            )
-            squared_error = (predicted - batch.target).square().mean(dim=(1, 2, 3))
-            loss = (batch.weights * squared_error).sum() / self.settings.effective_batch_size
+            loss = self._loss(batch)
             scaler.scale(loss).backward()
         return loss.detach()
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        text = self._vectors(batch.text)
+        predicted = predict(self._unet, batch.noisy, batch.timesteps, text, policy=self.policy, autocast=self._autocast)
+        squared_error = (predicted - batch.target).square().mean(dim=(1, 2, 3))
+        return (batch.weights * squared_error).sum() / self.settings.effective_batch_size
 
     def _vectors(self, text: torch.Tensor) -> torch.Tensor:
         """Return the text vectors of a batch. A trained text encoder computes them in float32, as it does to draw."""
@@ -115,6 +114,42 @@ class RecordedPass(ForwardPass):
         torch._foreach_zero_([parameter.grad for parameter in self._parameters])
 
 
+class SharedPass(ForwardPass):
+    """The pass in shares of the batch, side by side on a CPU; `parameters` are all that get a gradient.
+
+    The shares' losses and gradients are added up in the shares' order, so the same ones come out every time.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        parameters: Iterable[torch.nn.Parameter],
+        n_shares: int,
+        settings: TrainSettings,
+        policy: DevicePolicy,
+    ) -> None:
+        super().__init__(unet, settings=settings, policy=policy)
+        self._parameters = list(parameters)
+        self._n_shares = n_shares
+
+    def _run(self, batch: Batch, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:
+        import torch
+
+        tensors = (getattr(batch, field.name) for field in fields(Batch))
+        losses, gradients = zip(*side_by_side(self._share, *tensors, n_shares=self._n_shares), strict=True)
+        for parameter, *parts in zip(self._parameters, *gradients, strict=True):
+            gradient = torch.stack(parts).sum(dim=0)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return torch.stack(losses).sum()
+
+    def _share(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        import torch
+
+        loss = self._loss(Batch(*tensors))
+        return loss.detach(), torch.autograd.grad(loss, self._parameters)
+
+
 def forward_pass(
     unet: UNet2DConditionModel,
     parameters: Iterable[torch.nn.Parameter],
@@ -123,13 +158,19 @@ def forward_pass(
     policy: DevicePolicy,
     text_encoder: CLIPTextModel | None = None,
 ) -> ForwardPass:
-    """Return the pass to train `parameters` with: recorded where a CUDA graph can hold it.
+    """Return the pass to train `parameters` with: recorded on a GPU, in shares on a CPU, where that can be.
 
     Dropout and gradient checkpointing set random states from the host, autocast keeps casts between passes, and a text
-    encoder decides on the host how it masks, so those are not recorded; nor is anything when the variable
-    LOUPE_CUDA_GRAPH is `off`.
+    encoder decides on the host how it masks, so those are neither recorded nor shared out; nor is anything recorded
+    when the variable LOUPE_CUDA_GRAPH is `off`. What is compiled, or scaled (float16), is not shared out.
     """
+    import torch
+
     plain = settings.lora_dropout == 0 and not unet.is_gradient_checkpointing and not needs_autocast(unet)
     if policy.device == "cuda" and graphs_are_wanted() and plain and text_encoder is None:
         return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
+    shares = n_shares(settings.batch_size, n_threads=torch.get_num_threads())
+    whole = settings.compile or policy.dtype_name == "float16"
+    if policy.device == "cpu" and shares > 1 and plain and text_encoder is None and not whole:
+        return SharedPass(unet, parameters=parameters, n_shares=shares, settings=settings, policy=policy)
     return ForwardPass(unet, settings=settings, policy=policy, text_encoder=text_encoder)

@@ -34,6 +34,7 @@ LIBRARIES = ("torch", "diffusers", "peft")
 _DECIDING_CODE = (
     "adapter.py",
     "batches.py",
+    "cpu_shares.py",
     "cuda_graph.py",
     "dora.py",
     "ema.py",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loupe.diffusion.adapter import adapter_is_on
+from loupe.diffusion.cpu_shares import n_shares, side_by_side
 from loupe.diffusion.cuda_graph import graphs_are_wanted, record
 from loupe.diffusion.fused_lora import is_fused
 
@@ -50,7 +51,7 @@ def predict(
 
 
 class UNetForward:
-    """A UNet's forward pass for drawing, without gradients.
+    """A UNet's forward pass without gradients, to draw and to validate; on a CPU the cores share out the rows.
 
     `recorded` (on a GPU, see cuda_graph.py) records it at the first call with each shape, once with and once without
     the adapter. The adapter's weights may be overwritten in between; its layers must be there or not from the first
@@ -64,10 +65,15 @@ class UNetForward:
         self._recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, noisy: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Return the prediction [B, C, h, w] float32, a tensor of its own."""
+        """Return the prediction [B, C, h, w] float32, a tensor of its own, for noised latents and text of B rows.
+
+        The timesteps are [B] or one for all. On a CPU the last bits depend on B, but not on the other rows.
+        """
         import torch
 
         with torch.no_grad():
+            if self.policy.device == "cpu":
+                return self._run_in_shares(noisy, timestep, text)
             if not self._records or needs_autocast(self.unet):
                 return self._run(noisy, timestep, text)
             key = (noisy.shape, text.shape, adapter_is_on(self.unet))
@@ -77,6 +83,14 @@ class UNetForward:
 
     def _run(self, noisy: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         return predict(self.unet, noisy, timestep, text, policy=self.policy, autocast=needs_autocast(self.unet))
+
+    def _run_in_shares(self, noisy: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        count = n_shares(len(noisy), n_threads=torch.get_num_threads())
+        if count == 1:
+            return self._run(noisy, timestep, text)
+        return torch.cat(side_by_side(self._run, noisy, timestep.expand(len(noisy)), text, n_shares=count))
 
     def _record(self, *inputs: torch.Tensor) -> _Recording:
         buffers = [tensor.clone() for tensor in inputs]

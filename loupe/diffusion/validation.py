@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import add_noise, seeded_generator, velocity
-from loupe.diffusion.unet_forward import needs_autocast, predict
+from loupe.diffusion.unet_forward import UNetForward
 from loupe.errors import PipelineError
 from loupe.progress import track
 from loupe.records import BASE_STEP
@@ -99,15 +99,16 @@ def validation_losses(
 
     n_batches = math.ceil(data.n_rows / ROWS_AT_ONCE)
     batches = track(range(n_batches), total=n_batches, what=what, unit="batch")
-    with torch.no_grad():
-        losses = torch.cat([_batch_losses(unet, data, batch * ROWS_AT_ONCE, policy=policy) for batch in batches])
+    forward = UNetForward(unet, policy=policy)
+    losses = torch.cat([_batch_losses(forward, data, batch * ROWS_AT_ONCE) for batch in batches])
     return losses[: data.n_rows].cpu().reshape(len(data.noise), len(data.timesteps))
 
 
-def _batch_losses(unet: UNet2DConditionModel, data: ValidationSet, first: int, *, policy: DevicePolicy) -> torch.Tensor:
+def _batch_losses(forward: UNetForward, data: ValidationSet, first: int) -> torch.Tensor:
     """Return the losses of ROWS_AT_ONCE rows from `first` on, on the device; past the end the last row repeats."""
     import torch
 
+    device = forward.policy.device
     rows = torch.arange(first, first + ROWS_AT_ONCE).clamp(max=data.n_rows - 1)
     image, place = rows // len(data.timesteps), rows % len(data.timesteps)
     clean, noise, alphas = (
@@ -117,15 +118,12 @@ def _batch_losses(unet: UNet2DConditionModel, data: ValidationSet, first: int, *
     )
     target = velocity(clean, noise, alphas) if data.prediction_type == "v_prediction" else noise
     text = data.examples.embeddings[data.examples.caption_index[image]]
-    predicted = predict(
-        unet,
-        add_noise(clean, noise, alphas).to(policy.device),
-        data.timesteps[place].to(policy.device),
-        text.to(policy.device),
-        policy=policy,
-        autocast=needs_autocast(unet),
+    predicted = forward(
+        add_noise(clean, noise, alphas).to(device),
+        data.timesteps[place].to(device),
+        text.to(device),
     )
-    return (predicted - target.to(policy.device)).square().mean(dim=(1, 2, 3))
+    return (predicted - target.to(device)).square().mean(dim=(1, 2, 3))
 
 
 def require_finite_losses(losses: torch.Tensor, image_ids: Sequence[str], *, step: int) -> None:

@@ -41,8 +41,8 @@ LOSSES_FILE = "validation.safetensors"
 STORE_KIND = "validation"
 _SUFFIX = ".safetensors"
 _DECIDING_MODULES = (
-    "adapter.py", "base_model.py", "device.py", "dora.py", "fused_lora.py", "noise.py", "text.py", "text_vectors.py",
-    "unet_forward.py", "validation.py",
+    "adapter.py", "base_model.py", "cpu_shares.py", "device.py", "dora.py", "fused_lora.py", "noise.py", "text.py",
+    "text_vectors.py", "unet_forward.py", "validation.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "peft", "transformers")
 
