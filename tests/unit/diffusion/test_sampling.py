@@ -264,6 +264,17 @@ def test_a_picture_that_is_not_finite_is_named_and_spoils_no_other(tiny):
     np.testing.assert_array_equal(sound.pixels, _draw(tiny, requests[:1])[0].pixels)
 
 
+def test_a_latent_or_a_decoded_value_that_is_not_finite_is_enough_by_itself(tiny, monkeypatch):
+    model, embeddings = tiny
+    poisoned = (model, {**embeddings, "poison": torch.full_like(embeddings[""], float("inf"))})
+    fine = torch.rand(3, TINY_SIDE_PX, TINY_SIDE_PX, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(sampling, "decode_latents", lambda vae, latents: fine)
+    assert _draw(tiny, _requests(1))[0].invalid_reason is None
+    assert _draw(poisoned, [PictureRequest("poison", 5)])[0].invalid_reason == "not finite"
+    fine[0, 3, 5] = float("inf")
+    assert _draw(tiny, _requests(1))[0].invalid_reason == "not finite"
+
+
 @pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 def test_pictures_agree_with_the_stock_pipeline(tiny, tiny_base_model):
     from diffusers import StableDiffusionPipeline
