@@ -160,17 +160,19 @@ def forward_pass(
 ) -> ForwardPass:
     """Return the pass to train `parameters` with: recorded on a GPU, in shares on a CPU, where that can be.
 
-    Dropout and gradient checkpointing set random states from the host, autocast keeps casts between passes, and a text
-    encoder decides on the host how it masks, so those are neither recorded nor shared out; nor is anything recorded
-    when the variable LOUPE_CUDA_GRAPH is `off`. What is compiled, or scaled (float16), is not shared out.
+    Dropout sets random states from the host, and a text encoder decides there how it masks; on a GPU gradient
+    checkpointing does the former too, and autocast (DoRA) keeps casts between passes. So none of these is recorded or
+    shared out; nor is anything recorded when the variable LOUPE_CUDA_GRAPH is `off`. What is compiled, or not in
+    float32, is not shared out.
     """
     import torch
 
-    plain = settings.lora_dropout == 0 and not unet.is_gradient_checkpointing and not needs_autocast(unet)
-    if policy.device == "cuda" and graphs_are_wanted() and plain and text_encoder is None:
-        return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
-    shares = n_shares(settings.batch_size, n_threads=torch.get_num_threads())
-    whole = settings.compile or policy.dtype_name == "float16"
-    if policy.device == "cpu" and shares > 1 and plain and text_encoder is None and not whole:
-        return SharedPass(unet, parameters=parameters, n_shares=shares, settings=settings, policy=policy)
+    plain = settings.lora_dropout == 0 and text_encoder is None
+    if policy.device == "cuda" and plain and graphs_are_wanted():
+        if not unet.is_gradient_checkpointing and not needs_autocast(unet):
+            return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
+    elif policy.device == "cpu" and plain and not settings.compile and policy.dtype_name == "float32":
+        shares = n_shares(settings.batch_size, n_threads=torch.get_num_threads())
+        if shares > 1:
+            return SharedPass(unet, parameters=parameters, n_shares=shares, settings=settings, policy=policy)
     return ForwardPass(unet, settings=settings, policy=policy, text_encoder=text_encoder)
