@@ -1,4 +1,4 @@
-"""On a CPU, equal shares of a batch side by side, each on cores of its own.
+"""On a CPU, equal shares of a batch, or single inputs, side by side, each on cores of its own.
 
 The kernels of a small network are too short to be split over cores well: cores that wait for each other after every
 kernel do less than cores that meet once a batch. A network that is large enough for its kernels loses nothing by it.
@@ -7,7 +7,7 @@ kernel do less than cores that meet once a batch. A network that is large enough
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -19,6 +19,7 @@ LEAST_ROWS = 2
 MOST_SHARES = 4
 """Python starts the kernels of all shares, one at a time."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -28,12 +29,26 @@ def n_shares(n_rows: int, *, n_threads: int) -> int:
     So no core is left over; and a share's rows, on which the last bits of its results depend, are the same for every
     batch of that size on a machine with that many threads.
     """
-    fitting = (
+    return max(
         n
-        for n in range(min(MOST_SHARES, n_threads, n_rows // LEAST_ROWS), 1, -1)
-        if n_rows % n == 0 and n_threads % n == 0
+        for n in range(1, MOST_SHARES + 1)
+        if n_threads % n == 0 and n_rows % n == 0 and (n == 1 or n_rows >= n * LEAST_ROWS)
     )
-    return next(fitting, 1)
+
+
+def n_at_once(*, n_threads: int) -> int:
+    """Return how many inputs that must not be put together are computed at the same time, by the same rule."""
+    return max(n for n in range(1, MOST_SHARES + 1) if n_threads % n == 0)
+
+
+def each_by_itself(work: Callable[[Item], Result], items: Iterable[Item], *, n_at_once: int) -> Iterator[Result]:
+    """Yield `work(item)` in order, up to `n_at_once` of them computed at the same time.
+
+    Results wait in memory until they are asked for. An error is raised in its item's place.
+    """
+    if n_at_once == 1:
+        return map(work, items)
+    return _threads(n_at_once, torch.get_num_threads()).map(work, items)
 
 
 def side_by_side(work: Callable[..., Result], *tensors: torch.Tensor, n_shares: int) -> list[Result]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from loupe.diffusion.cpu_shares import each_by_itself, n_at_once
 from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all
 from loupe.errors import PipelineError
 from loupe.records import CaptionRecord
@@ -34,6 +35,8 @@ STORED_SUFFIX = ".safetensors"
 _TRANSFORM = "RGB uint8 / 127.5 - 1"
 _MAX_NAMED = 10
 IMAGES_AT_ONCE_GPU = 8
+SMALL_SIDE_PX = 256
+"""A larger image alone keeps all cores of a CPU busy, and takes memory of which there should be only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def encode_keys(*, base_sha256: str, machine: str, resolution_px: int) -> Encode
         machine=machine,
         resolution_px=resolution_px,
         versions=library_versions("torch", "diffusers", "transformers", "pillow"),
-        source=source_fingerprint(here, here.with_name("text.py")),
+        source=source_fingerprint(here, here.with_name("cpu_shares.py"), here.with_name("text.py")),
     )
 
 
@@ -99,33 +102,16 @@ def encode_images(
 ) -> Iterator[str]:
     """Store the posterior of each image and yield its id; `dataset` is the folder that records' files are relative to.
 
-    On the CPU one image at a time, so the bits do not depend on neighbours; on a GPU a few together, while the next are
-    read and the last are written. Memory stays flat. Raises PipelineError, after the last image, naming every one whose
-    posterior is not finite; none of those is stored.
+    On the CPU every image by itself, so the bits do not depend on neighbours, small ones several at the same time; on a
+    GPU a few together, while the next are read and the last are written. Memory stays flat. Raises PipelineError, after
+    the last image, naming every one whose posterior is not finite; none of those is stored.
     """
-    import torch
-
-    on_gpu = vae.device.type == "cuda"
-    size = IMAGES_AT_ONCE_GPU if on_gpu else 1
+    encode = _encode_together if vae.device.type == "cuda" else _encode_each
     broken = []
-    writes: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(size, thread_name_prefix="read-and-write") if on_gpu else _AtOnce() as pool:
-        read = partial(_read, dataset=dataset, side_px=keys.resolution_px)
-        groups = [records[start : start + size] for start in range(0, len(records), size)]
-        ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[:1])]
-        for number, group in enumerate(groups, start=1):
-            pixels = torch.stack([reading.result() for reading in ahead])
-            ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[number : number + 1])]
-            for record, posterior in zip(group, encode_pixels(vae, pixels), strict=True):
-                if all(bool(tensor.isfinite().all()) for tensor in posterior.values()):
-                    writes.append(pool.submit(_put, store, POSTERIOR_KIND, keys.posterior(record.sha256), posterior))
-                else:
-                    broken.append(record.image_id)
-            while len(writes) > size:
-                writes.popleft().result()
-            yield from (record.image_id for record in group)
-        for write in writes:
-            write.result()
+    for record, is_finite in encode(records, vae=vae, dataset=dataset, keys=keys, store=store):
+        if not is_finite:
+            broken.append(record.image_id)
+        yield record.image_id
     if broken:
         raise PipelineError(
             f"The VAE gives values that are not finite for {len(broken)} images: {_listing(broken)}. "
@@ -133,13 +119,48 @@ def encode_images(
         )
 
 
-class _AtOnce(Executor):
-    """Does what it is given before it answers: on a CPU threads would take the cores from the encoder."""
+def _encode_each(
+    records: Sequence[CaptionRecord], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
+) -> Iterator[tuple[CaptionRecord, bool]]:
+    import torch
 
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(work(*arguments, **options))
-        return done
+    def encode(record: CaptionRecord) -> tuple[CaptionRecord, bool]:
+        pixels = _read(record, dataset=dataset, side_px=keys.resolution_px)
+        (posterior,) = encode_pixels(vae, pixels[None])
+        return record, _put_finite(store, keys.posterior(record.sha256), posterior)
+
+    at_once = n_at_once(n_threads=torch.get_num_threads()) if keys.resolution_px <= SMALL_SIDE_PX else 1
+    return each_by_itself(encode, records, n_at_once=at_once)
+
+
+def _encode_together(
+    records: Sequence[CaptionRecord], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
+) -> Iterator[tuple[CaptionRecord, bool]]:
+    import torch
+
+    writes: deque[tuple[CaptionRecord, Future[bool]]] = deque()
+    with ThreadPoolExecutor(IMAGES_AT_ONCE_GPU, thread_name_prefix="read-and-write") as pool:
+        read = partial(_read, dataset=dataset, side_px=keys.resolution_px)
+        groups = [records[start : start + IMAGES_AT_ONCE_GPU] for start in range(0, len(records), IMAGES_AT_ONCE_GPU)]
+        ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[:1])]
+        for number, group in enumerate(groups, start=1):
+            pixels = torch.stack([reading.result() for reading in ahead])
+            ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[number : number + 1])]
+            for record, posterior in zip(group, encode_pixels(vae, pixels), strict=True):
+                writes.append((record, pool.submit(_put_finite, store, keys.posterior(record.sha256), posterior)))
+            while len(writes) > IMAGES_AT_ONCE_GPU:
+                record, written = writes.popleft()
+                yield record, written.result()
+        for record, written in writes:
+            yield record, written.result()
+
+
+def _put_finite(store: WorkStore, key: str, posterior: dict[str, torch.Tensor]) -> bool:
+    """Store a posterior, unless it has a value that is not finite; return whether it was stored."""
+    is_finite = all(bool(tensor.isfinite().all()) for tensor in posterior.values())
+    if is_finite:
+        _put(store, POSTERIOR_KIND, key, posterior)
+    return is_finite
 
 
 def encode_captions(

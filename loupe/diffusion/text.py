@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from loupe.diffusion.cpu_shares import each_by_itself, n_at_once
+
 if TYPE_CHECKING:
     import torch
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -23,16 +25,19 @@ def token_ids(text: str, *, tokenizer: CLIPTokenizer, length: int) -> torch.Tens
 def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.Tensor:
     """Return the last hidden states [B, T, D] float32 on the CPU of texts' tokens [B, T].
 
-    On the CPU one text at a time: with several the matrix kernels differ, and the last bits would depend on the
-    neighbours.
+    On the CPU every text by itself, several at the same time: put together the matrix kernels differ, and the last bits
+    would depend on the neighbours.
     """
     import torch
 
-    device = text_encoder.device
-    size = TEXTS_AT_ONCE_GPU if device.type == "cuda" else 1
-    with torch.inference_mode():
-        hidden = [text_encoder(part.to(device)).last_hidden_state.float().cpu() for part in ids_BT.split(size)]
-    return torch.cat(hidden)
+    def hidden(ids: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return text_encoder(ids.to(text_encoder.device)).last_hidden_state.float().cpu()
+
+    if text_encoder.device.type == "cuda":
+        return torch.cat([hidden(part) for part in ids_BT.split(TEXTS_AT_ONCE_GPU)])
+    at_once = n_at_once(n_threads=torch.get_num_threads())
+    return torch.cat(list(each_by_itself(hidden, ids_BT.split(1), n_at_once=at_once)))
 
 
 def embed_all(texts: Sequence[str], *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from loupe.diffusion.cpu_shares import n_shares, side_by_side
+from loupe.diffusion.cpu_shares import each_by_itself, n_at_once, n_shares, side_by_side
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.forward_pass import ForwardPass, SharedPass
 from loupe.diffusion.unet_forward import UNetForward
@@ -49,6 +49,24 @@ def test_results_come_in_the_order_of_the_rows_and_every_share_has_its_cores(two
     assert torch.get_num_threads() == 2
     later = side_by_side(lambda _: torch.get_num_threads(), rows, n_shares=2)
     assert later == [1, 1]
+
+
+@pytest.mark.parametrize(("n_threads", "expected"), [(1, 1), (2, 2), (3, 3), (5, 1), (6, 3), (8, 4), (16, 4)])
+def test_single_inputs_leave_no_core_over(n_threads, expected):
+    assert n_at_once(n_threads=n_threads) == expected
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_single_inputs_come_in_their_order_with_their_errors_in_place(two_cores, count):
+    def work(item):
+        if item == 3:
+            raise ValueError("the fourth")
+        return item, torch.get_num_threads()
+
+    results = each_by_itself(work, range(5), n_at_once=count)
+    assert [next(results) for _ in range(3)] == [(item, 2 // count) for item in range(3)]
+    with pytest.raises(ValueError, match="the fourth"):
+        next(results)
 
 
 def test_threads_started_afterwards_have_all_cores(two_cores):
