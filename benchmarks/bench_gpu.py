@@ -72,7 +72,7 @@ def measure(base: Path, batch_sizes: list[int]) -> dict[str, Any]:
     speeds = {}
     for compiled in (False, True):
         # Compiling takes minutes for every batch size, so only the largest is.
-        for batch_size in batch_sizes[-1:] if compiled else batch_sizes:
+        for batch_size in [max(batch_sizes)] if compiled else batch_sizes:
             name = f"batch_{batch_size}{'_compiled' if compiled else ''}"
             speeds[name] = train_speed(base, policy, batch_size=batch_size, accumulation=1, compiled=compiled)
             done = speeds[name]["images_per_s"]["median"] * GFLOP_PER_IMAGE / 1e3

@@ -35,7 +35,7 @@ def main() -> None:
     else:
         if options.peer is None:
             raise SystemExit("name the peer's script: --peer <path of train_text_to_image_lora.py>")
-        section = f"train_against_diffusers_{options.device}"
+        section = f"train_against_diffusers_{options.device}_batch_{options.batch_size}"
         content = compare(options)
     print(json.dumps(content, indent=1))
     print(f"kept in {keep(section, content)}")

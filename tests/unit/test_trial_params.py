@@ -90,5 +90,5 @@ def test_a_trial_must_differ_but_a_grid_may_hold_the_present_values(params: Para
 
 
 def test_nothing_typed_is_copied_into_the_command(params: Params) -> None:
-    words = queue_command(plan_trials(params, {"train.rank": " 0x".replace("0x", "00016"), "train.alpha": "1_6"}))
+    words = queue_command(plan_trials(params, {"train.rank": " 00016", "train.alpha": "1_6"}))
     assert shlex.join(words).endswith("-S train.rank=16 -S train.alpha=16.0")
