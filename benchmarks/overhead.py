@@ -32,23 +32,27 @@ def measure_overhead(base: Path, *, batch_size: int, resolution_px: int) -> dict
     settings = train_settings(max_steps=STEPS * (TURNS + 1), batch_size=batch_size, accumulation=1)
     adapter = AdapterConfig(8, 8, ATTENTION, info.name)
     trainer = build_trainer(base, info, examples, settings=settings, adapter=adapter, policy=policy)
+    shares = n_shares(batch_size, n_threads=torch.get_num_threads()) if policy.device == "cpu" else 1
     _loop(trainer)
-    _bare(trainer)
-    loop, bare = [], []
+    _bare(trainer, shares)
+    loop, bare, whole = [], [], []
     for _ in range(TURNS):
         loop.append(_loop(trainer) / STEPS)
-        bare.append(_bare(trainer) / STEPS)
-    shares = [1 - b / a for a, b in zip(loop, bare, strict=True)]
+        bare.append(_bare(trainer, shares) / STEPS)
+        whole.append(_bare(trainer, 1) / STEPS)
+    overhead = [1 - b / a for a, b in zip(loop, bare, strict=True)]
     return {
         "setting": {
             "base": base.name,
             "device": policy.device,
             "batch_size": batch_size,
             "resolution_px": resolution_px,
+            "shares": shares,
         },
+        "bare_in_one_piece_s_per_step": spread(whole),
         "loop_s_per_step": spread(loop),
         "bare_s_per_step": spread(bare),
-        "overhead_share": spread(shares),
+        "overhead_share": spread(overhead),
         "overhead_share_of_fastest": float(f"{1 - min(bare) / min(loop):.3g}"),
     }
 
@@ -60,11 +64,8 @@ def _loop(trainer: Trainer) -> float:
     return _now() - started
 
 
-def _bare(trainer: Trainer) -> float:
-    """Time forward and backward passes over ready batches: no draws, no loss weights, no clipping, no optimizer.
-
-    On a CPU the batches are shared out over the cores as the loop does it; in one piece they would take longer.
-    """
+def _bare(trainer: Trainer, shares: int) -> float:
+    """Time forward and backward passes over ready batches: no draws, no loss weights, no clipping, no optimizer."""
     size, policy = trainer.settings.batch_size, trainer.policy
     batches = [
         make_batch(trainer.examples, step * size, schedule=trainer.schedule, settings=trainer.settings).to(
@@ -80,10 +81,9 @@ def _bare(trainer: Trainer) -> float:
         predicted = predict(trainer.unet, noisy, timesteps, text, policy=policy, autocast=False)
         return torch.autograd.grad(torch.nn.functional.mse_loss(predicted, target), parameters)
 
-    count = n_shares(size, n_threads=torch.get_num_threads()) if policy.device == "cpu" else 1
     started = _now()
     for batch in batches:
-        side_by_side(gradients, batch.noisy, batch.timesteps, batch.text, batch.target, n_shares=count)
+        side_by_side(gradients, batch.noisy, batch.timesteps, batch.text, batch.target, n_shares=shares)
     return _now() - started
 
 
