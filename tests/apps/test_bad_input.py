@@ -21,12 +21,13 @@ from tests.apps.page_driver import html_of, open_page
 from tests.apps.test_states import PAGES
 from tests.run_fixture import Shape, age, complete_run, running_run, write_previews
 from tests.small_repository import git, two_commits
-from tests.unit.test_bad_metrics import DAMAGES, MADE_BY
+from tests.unit.test_bad_metrics import DAMAGES, MADE_BY, write_overfitting
 
 SHAPE = Shape(steps=(75, 150), seeds=1, size_px=16)
 SHOWN_ON = {  # besides Overview, which tells the state of each stage
     "metrics/checkpoints.csv": {"compare", "report"},
     "metrics/per_image.csv": {"compare"},
+    "metrics/overfitting.csv": {"training"},
     "metrics/summary.json": {"experiments"},
     "metrics/train.csv": {"training", "report"},
     "metrics/validation.csv": {"training"},
@@ -42,6 +43,7 @@ BANNER = re.compile(r'<div class="lp-banner.*?</div>|<ol class="lp-rail">.*?</ol
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = complete_run(tmp_path_factory.mktemp("whole"), SHAPE)
     write_previews(root, SHAPE)
+    write_overfitting(root)
     age(root)
     return root
 

@@ -81,11 +81,16 @@ def binary(file: Path) -> None:
 DAMAGES = (empty, cut_short, full_of_nan, foreign, foreign_record, binary)
 
 
+def write_overfitting(root: Path) -> None:
+    """Give a fixture run of steps 75 and 150 its signs of overfitting."""
+    signs = [{"step": step, "val_loss": 0.5, "kid_demo": 2.25, "kid_demo_lo": 1.5} for step in (0, 75, 150)]
+    write_csv(root / "metrics" / "overfitting.csv", list(signs[0]), signs)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = complete_run(tmp_path_factory.mktemp("whole"), Shape(steps=(75, 150), seeds=1, size_px=16))
-    signs = [{"step": step, "val_loss": 0.5, "kid_demo": 2.25, "kid_demo_lo": 1.5} for step in (0, 75, 150)]
-    write_csv(root / "metrics" / "overfitting.csv", list(signs[0]), signs)
+    write_overfitting(root)
     age(root)
     return root
 
