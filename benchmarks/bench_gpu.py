@@ -47,13 +47,13 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device here: nothing was measured")
-    if not (options.base / "model_index.json").is_file():
-        build(options.base)
     if "compare" in options.parts and not options.peer:
         raise SystemExit(
             "name the peer's script (--peer <path of train_text_to_image_lora.py>), or leave the comparison out "
             "(--parts draw train)"
         )
+    if not (options.base / "model_index.json").is_file():
+        build(options.base)
     if "draw" in options.parts:
         _draw(options)
     if "train" in options.parts:
