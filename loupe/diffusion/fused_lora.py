@@ -7,8 +7,11 @@ because the adapter's weights are float32. Their gradients are float32 as before
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from peft.tuners.lora import Conv2d, Linear, LoraLayer
+from torch import nn
 from torch.nn import functional
 
 
@@ -21,11 +24,46 @@ class FusedLinear(Linear):
             return self.base_layer(x)
         (slot,) = self.active_adapters
         a, b = self.lora_A[slot].weight.to(x.dtype), self.lora_B[slot].weight.to(x.dtype)
-        rows = x.flatten(0, -2)
+        rows, scaling = x.flatten(0, -2), self.scaling[slot]
+        if x.device.type == "cpu" and torch.is_grad_enabled() and isinstance(self.lora_dropout[slot], nn.Identity):
+            base = self.base_layer
+            return LyingProducts.apply(rows, base.weight, base.bias, a, b, scaling).view(*x.shape[:-1], -1)
         base, dropped = self.base_layer(rows), self.lora_dropout[slot](rows)
-        # A CPU multiplies by a long thin matrix faster where it lies, [rank, M], than where it stands.
         inner = (a @ dropped.t()).t() if x.device.type == "cpu" else functional.linear(dropped, a)
-        return base.addmm_(inner, b.t(), alpha=self.scaling[slot]).view(*x.shape[:-1], -1)
+        return base.addmm_(inner, b.t(), alpha=scaling).view(*x.shape[:-1], -1)
+
+
+class LyingProducts(torch.autograd.Function):
+    """The same for rows [M, in] on a CPU, without dropout, with a backward pass in which thin matrices lie, [rank, M].
+
+    A CPU multiplies by them up to ten times faster than where they stand, [M, rank], as autograd has them. The base
+    weight and bias get no gradient.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 (autograd passes by position)
+        ctx: Any,
+        rows: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        """Return [M, out]."""
+        inner = a @ rows.t()
+        ctx.save_for_backward(rows, weight, a, b, inner)
+        ctx.scaling = scaling
+        return functional.linear(rows, weight, bias).addmm_(inner.t(), b.t(), alpha=scaling)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of rows (None where it is not asked for), a and b for that of the output [M, out]."""
+        rows, weight, a, b, inner = ctx.saved_tensors
+        of_inner = (b.t() @ gradient.t()).mul_(ctx.scaling)
+        of_rows = (gradient @ weight).addmm_(of_inner.t(), a) if ctx.needs_input_grad[0] else None
+        of_b = (inner @ gradient).mul_(ctx.scaling).t().contiguous()
+        return of_rows, None, None, of_inner @ rows, of_b, None
 
 
 class FusedConv2d(Conv2d):
