@@ -20,7 +20,7 @@ from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.device import DevicePolicy, choose_device, device_identity, make_repeatable
 from loupe.diffusion.latent_files import Examples
-from loupe.diffusion.latents import encode_captions, encode_images, encode_keys
+from loupe.diffusion.latents import encode_captions, encode_images, encode_keys, views
 from loupe.diffusion.tensor_files import read_tensors
 from loupe.diffusion.train_log import peak_memory_gb
 from loupe.diffusion.train_settings import TrainSettings
@@ -96,7 +96,8 @@ def _encode(
     text_encoder = load_text_encoder(options.base, device=policy.device, dtype=torch.float32)
     tokenizer = load_tokenizer(options.base)
     started = time.perf_counter()
-    for _ in encode_images(records, vae=vae, dataset=options.photos, keys=keys, store=store):
+    photos = views(records, mirrored_too=False)
+    for _ in encode_images(photos, vae=vae, dataset=options.photos, keys=keys, store=store):
         pass
     captions = list(rows)
     for _ in encode_captions(captions, tokenizer=tokenizer, text_encoder=text_encoder, keys=keys, store=store):

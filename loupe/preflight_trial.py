@@ -102,23 +102,26 @@ def _set_up(
     _noting(problems, lambda: require_trackers(params.train.trackers))
     if problems or adapter is None:
         return None
-    examples, origin, n_val = _examples(params, paths, base, info)
+    settings = TrainSettings(seed=params.seed, adam_betas=betas, **numbers)
+    examples, origin, n_val = _examples(params, paths, base, info, settings)
     return _Setup(
-        params=params, base=base, info=info, policy=policy, adapter=adapter,
-        settings=TrainSettings(seed=params.seed, adam_betas=betas, **numbers),
+        params=params, base=base, info=info, policy=policy, adapter=adapter, settings=settings,
         examples=examples, examples_origin=origin, n_val=n_val,
     )  # fmt: skip
 
 
-def _examples(params: Params, paths: ProjectPaths, base: Path, info: BaseModelInfo) -> tuple[Examples, str, int | None]:
+def _examples(
+    params: Params, paths: ProjectPaths, base: Path, info: BaseModelInfo, settings: TrainSettings
+) -> tuple[Examples, str, int | None]:
     """Return the encoded training examples, or made-up ones where there are none that would be used."""
+    from loupe.diffusion.batches import training_examples
     from loupe.diffusion.latent_files import read_examples
     from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
     from loupe.diffusion.trial_run import made_up_examples
 
     side_px = params.data.resolution
     try:
-        examples = read_examples(paths.latents, "train", base=info, with_tokens=params.train.train_text_encoder)
+        examples = training_examples(paths.latents, base=info, settings=settings)
         if examples.mean.shape[-1] * VAE_DOWNSAMPLING != side_px:
             raise PipelineError(f"{paths.latents} is of another data.resolution")
         n_val = len(read_examples(paths.latents, "val", base=info).image_ids)

@@ -106,7 +106,8 @@ class LatentsManifest(_Record):
     data/latents/<split>.safetensors (train and val; test is never encoded) holds `mean` and `std` [N, C, H, W] float32
     of the VAE's posterior (unscaled), row i for image_ids[split][i], `caption_index` [N] int64 into the rows of
     data/latents/text.safetensors: `embeddings` [U, T, D] float32, row 0 the empty caption. tokens.safetensors holds
-    the same captions as `token_ids` [U, T] int64.
+    the same captions as `token_ids` [U, T] int64. With train.random_flip the train file also holds `mirrored_mean` and
+    `mirrored_std`, of the photos mirrored left to right.
     """
 
     base_model: BaseModelInfo

@@ -92,6 +92,9 @@ class TrainParams(Section):
     """Min-SNR gamma (5.0 in the paper); null weighs every timestep alike."""
     caption_dropout: Share
     """Share of the captions replaced by the empty one, for classifier-free guidance."""
+    random_flip: bool
+    """Show each photo mirrored left to right in half of its visits, drawn anew in every epoch; mirrored photos are
+    encoded too. Not for products whose logo, text or side matters, which it teaches mirrored."""
     validation_timesteps: int = Field(ge=2, le=1000)
     """The validation loss is taken at this many fixed timesteps, the middles of equal parts of the noise schedule.
     Every checkpoint costs this many forward passes per val image."""

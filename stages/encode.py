@@ -1,7 +1,7 @@
 """Encode the train and val images and their captions once, so that training needs neither VAE nor text encoder.
 
 Reads data/dataset and the base model; writes data/latents, its manifest last. What was encoded before comes from the
-work store.
+work store. With train.random_flip the mirrored training photos are encoded as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 
 if TYPE_CHECKING:
-    from loupe.diffusion.latents import EncodeKeys
+    from loupe.diffusion.latents import EncodeKeys, PhotoView
 
 
 def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
@@ -28,7 +28,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion import latent_files
     from loupe.diffusion.base_model import base_model_info, resolve_base_model
     from loupe.diffusion.device import choose_device, device_identity, make_repeatable
-    from loupe.diffusion.latents import ENCODE_DTYPE, encode_keys
+    from loupe.diffusion.latents import ENCODE_DTYPE, encode_keys, views
 
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
     info = base_model_info(base, name=params.model.base, revision=params.model.revision)
@@ -41,7 +41,8 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     machine = device_identity(policy)
     keys = encode_keys(base_sha256=info.sha256, machine=machine, resolution_px=dataset.resolution_px)
     rows = latent_files.distinct_captions(splits)
-    images = [record for records in splits.values() for record in records]
+    flipped = {"train"} if params.train.random_flip else set()
+    images = [view for split in splits for view in views(splits[split], mirrored_too=split in flipped)]
     n_new = _encode_images(images, base, policy.device, dataset=paths.dataset, keys=keys, store=store)
     n_new += _encode_captions(list(rows), base, policy.device, keys=keys, store=store)
 
@@ -50,8 +51,9 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     files[latent_files.TOKENS_FILE] = latent_files.write_tokens(folder, rows, base_folder=base)
     for split, records in splits.items():
         name = latent_files.split_file(split)
-        files[name] = latent_files.write_split(folder / name, records, rows=rows, keys=keys, store=store)
-    n_all = sum(map(len, splits.values())) + len(rows)
+        options = {"rows": rows, "keys": keys, "store": store, "mirrored_too": split in flipped}
+        files[name] = latent_files.write_split(folder / name, records, **options)
+    n_all = len(images) + len(rows)
     manifest = LatentsManifest(
         base_model=info,
         dtype=ENCODE_DTYPE,
@@ -76,22 +78,19 @@ def _read_split(paths: ProjectPaths, dataset: DatasetManifest, split: str) -> li
 
 def _say_resolution(info: BaseModelInfo, resolution_px: int) -> None:
     if resolution_px != info.sample_size_px:
-        print(
-            f"The images are {resolution_px} px, the base model was made for {info.sample_size_px} px. That works, but "
-            f"it draws best at its own size (data.resolution).",
-            flush=True,
-        )
+        own = f"The images are {resolution_px} px, the base model was made for {info.sample_size_px} px."
+        print(f"{own} That works, but it draws best at its own size (data.resolution).", flush=True)
 
 
 def _encode_images(
-    records: Sequence[CaptionRecord], base: Path, device: str, *, dataset: Path, keys: EncodeKeys, store: WorkStore
+    wanted: Sequence[PhotoView], base: Path, device: str, *, dataset: Path, keys: EncodeKeys, store: WorkStore
 ) -> int:
     import torch
 
     from loupe.diffusion.base_model import load_vae
     from loupe.diffusion.latents import encode_images, new_images
 
-    new = new_images(records, keys=keys, store=store)
+    new = new_images(wanted, keys=keys, store=store)
     if new:
         vae = load_vae(base, device=device, dtype=torch.float32)
         done = encode_images(new, vae=vae, dataset=dataset, keys=keys, store=store)

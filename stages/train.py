@@ -40,10 +40,10 @@ def train(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Processes) -> None:
     from loupe.diffusion import train_memory, train_run
     from loupe.diffusion.base_model import base_model_info, resolve_base_model
+    from loupe.diffusion.batches import training_examples
     from loupe.diffusion.checkpoint_files import CheckpointOrigin
     from loupe.diffusion.checkpoint_review import KeptCheckpoints, open_review
     from loupe.diffusion.device import choose_device, make_repeatable
-    from loupe.diffusion.latent_files import read_examples
     from loupe.diffusion.trackers import Trackers, require_trackers
     from loupe.diffusion.train_log import TrainLog, write_train_csv
     from loupe.diffusion.train_store import TrainStore
@@ -51,10 +51,10 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     require_trackers(params.train.trackers)
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
     info = base_model_info(base, name=params.model.base, revision=params.model.revision)
-    examples = read_examples(paths.latents, "train", base=info, with_tokens=params.train.train_text_encoder)
+    settings = _settings(params, processes)
+    examples = training_examples(paths.latents, base=info, settings=settings)
     policy = choose_device()
     make_repeatable(policy)
-    settings = _settings(params, processes)
     adapter = train_run.adapter_config(base, info, **params.train.model_dump(include=ADAPTER_KNOBS))
     parts = train_run.run_parts(settings, adapter, examples=examples, base_sha256=info.sha256, policy=policy)
     origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)

@@ -1,16 +1,18 @@
 """One forward pass of training, made of encoded examples: noised latents, targets and text vectors, paired by image.
 
-A batch depends on nothing but its arguments. It runs no model.
+A batch depends on nothing but its arguments. No model runs here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loupe.diffusion.latent_files import EMPTY_ROW, Examples
+from loupe.diffusion.latent_files import EMPTY_ROW, Examples, read_examples
 from loupe.diffusion.noise import add_noise, draw, min_snr_weights, velocity, visits
 from loupe.errors import PipelineError
+from loupe.records import BaseModelInfo
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,12 @@ class Batch:
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
+def training_examples(latents: Path, *, base: BaseModelInfo, settings: TrainSettings) -> Examples:
+    """Read the encoded training photos with all that these settings need of them; errors as read_examples."""
+    text, flips = settings.train_text_encoder, settings.random_flip
+    return read_examples(latents, "train", base=base, with_tokens=text, with_mirrored=flips)
+
+
 def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, settings: TrainSettings) -> Batch:
     """Return the forward pass over the visits from `first` on, on the CPU; it depends on nothing but its arguments."""
     import torch
@@ -64,12 +72,14 @@ def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, setti
             n_timesteps=len(schedule.alphas_cumprod),
             dropout=settings.caption_dropout,
             offset=settings.noise_offset,
+            flips=settings.random_flip,
         )
         for visit in seen
     ]
     rows = torch.tensor([visit.index for visit in seen])
     posterior_noise = torch.stack([d.posterior_noise for d in draws])
-    clean = (examples.mean[rows] + examples.std[rows] * posterior_noise) * schedule.scaling_factor
+    mean, std = _posteriors(examples, rows, torch.tensor([d.mirrors for d in draws]))
+    clean = (mean + std * posterior_noise) * schedule.scaling_factor
     noise = torch.stack([d.noise for d in draws])
     timesteps = torch.tensor([d.timestep for d in draws])
     alphas_cumprod = schedule.alphas_cumprod[timesteps]
@@ -87,6 +97,17 @@ def make_batch(examples: Examples, first: int, *, schedule: NoiseSchedule, setti
     )
 
 
+def _posteriors(examples: Examples, rows: torch.Tensor, mirrors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and std [B, C, h, w] of the photos of `rows`, of those mirrored where `mirrors` [B] says so."""
+    mean, std = examples.mean[rows], examples.std[rows]
+    if not mirrors.any():
+        return mean, std
+    if examples.mirrored is None:
+        raise ValueError("to train with random flips, read the examples with their mirrored photos")
+    mean[mirrors], std[mirrors] = examples.mirrored.mean[rows[mirrors]], examples.mirrored.std[rows[mirrors]]
+    return mean, std
+
+
 def _tokens(examples: Examples) -> torch.Tensor:
     if examples.token_ids is None:
         raise ValueError("to train the text encoder, read the examples with their tokens")
@@ -95,7 +116,11 @@ def _tokens(examples: Examples) -> torch.Tensor:
 
 def require_finite(examples: Examples) -> None:
     """Raise PipelineError naming the images whose latent or caption's vectors hold NaN or infinity."""
-    latents = examples.mean.isfinite().flatten(1).all(1) & examples.std.isfinite().flatten(1).all(1)
+    import torch
+
+    flipped = [] if examples.mirrored is None else [examples.mirrored.mean, examples.mirrored.std]
+    every = [tensor.isfinite().flatten(1).all(1) for tensor in (examples.mean, examples.std, *flipped)]
+    latents = torch.stack(every).all(dim=0)
     texts = examples.embeddings.isfinite().flatten(1).all(1)
     bad = {
         "the latents": [i for i, fine in zip(examples.image_ids, latents.tolist(), strict=True) if not fine],

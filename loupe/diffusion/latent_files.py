@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from loupe.atomic_io import atomic_path, read_record, sha256_file
 from loupe.diffusion.base_model import context_length, load_tokenizer
-from loupe.diffusion.latents import EMBEDDING_KIND, POSTERIOR_KIND, EncodeKeys, read_stored
+from loupe.diffusion.latents import EMBEDDING_KIND, POSTERIOR_KIND, EncodeKeys, read_stored, views
 from loupe.diffusion.tensor_files import read_tensors
 from loupe.diffusion.text import token_ids
 from loupe.errors import PipelineError
@@ -29,6 +29,15 @@ EMPTY_CAPTION = ""
 EMPTY_ROW = 0
 TEXT_FILE = "text.safetensors"
 TOKENS_FILE = "tokens.safetensors"
+MIRRORED = "mirrored_"
+
+
+@dataclass(frozen=True, slots=True)
+class Posteriors:
+    """The VAE's unscaled posterior of every photo of a split: `mean` and `std` [N, C, h, w] float32."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +55,31 @@ class Examples:
     embeddings: torch.Tensor
     token_ids: torch.Tensor | None = None
     """[U, T] int64, the tokens whose vectors `embeddings` are; only there for training the text encoder."""
+    mirrored: Posteriors | None = None
+    """Of the same photos mirrored left to right; only there for training with random flips."""
 
     def sha256(self) -> str:
         """Return a hash of everything training sees of these examples: ids, posteriors, and their captions' vectors.
 
-        And tokens, where they are there.
+        And tokens and mirrored photos' posteriors, where they are there.
         """
         digest = hashlib.sha256("\n".join(self.image_ids).encode("utf-8"))
         last_row = int(self.caption_index.max())
         texts = [rows[: last_row + 1] for rows in (self.embeddings, self.token_ids) if rows is not None]
-        for tensor in (self.mean, self.std, self.caption_index, *texts):
+        flipped = (self.mirrored.mean, self.mirrored.std) if self.mirrored else ()
+        for tensor in (self.mean, self.std, self.caption_index, *texts, *flipped):
             digest.update(repr(tuple(tensor.shape)).encode("ascii"))
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 
-def read_examples(folder: Path, split: str, *, base: BaseModelInfo, with_tokens: bool = False) -> Examples:
+def read_examples(
+    folder: Path, split: str, *, base: BaseModelInfo, with_tokens: bool = False, with_mirrored: bool = False
+) -> Examples:
     """Read one encoded split of data/latents; with the captions' tokens for training the text encoder.
 
-    Raises PipelineError when a file is missing, changed or inconsistent, or was encoded with another base model.
+    And with the mirrored photos for training with random flips. Raises PipelineError when a file is missing, changed or
+    inconsistent, was encoded with another base model or, when they are wanted, without mirrored photos.
     """
     manifest = read_record(folder / "manifest.json", LatentsManifest, made_by="encode")
     if manifest.base_model.sha256 != base.sha256:
@@ -80,10 +95,13 @@ def read_examples(folder: Path, split: str, *, base: BaseModelInfo, with_tokens:
     embeddings = read_tensors(folder / TEXT_FILE, made_by="encode")["embeddings"]
     tokens = read_tensors(folder / TOKENS_FILE, made_by="encode")["token_ids"] if with_tokens else None
     image_ids = manifest.image_ids[split]
-    lengths = {len(image_ids), *(len(tensors[name]) for name in ("mean", "std", "caption_index"))}
+    if with_mirrored and f"{MIRRORED}mean" not in tensors:
+        raise PipelineError(f"{folder} was encoded without mirrored photos (train.random_flip). Run: dvc repro encode")
+    lengths = {len(image_ids), *(len(tensor) for tensor in tensors.values())}
     if len(lengths) != 1:
         raise PipelineError(f"{folder}: {split} has {sorted(lengths)} rows. Run: dvc repro --force encode")
-    return Examples(image_ids, tensors["mean"], tensors["std"], tensors["caption_index"], embeddings, tokens)
+    mirrored = Posteriors(tensors[f"{MIRRORED}mean"], tensors[f"{MIRRORED}std"]) if with_mirrored else None
+    return Examples(image_ids, tensors["mean"], tensors["std"], tensors["caption_index"], embeddings, tokens, mirrored)
 
 
 def distinct_captions(records_by_split: dict[str, list[CaptionRecord]]) -> dict[str, int]:
@@ -101,16 +119,28 @@ def split_file(split: str) -> str:
 
 
 def write_split(
-    target: Path, records: Sequence[CaptionRecord], *, rows: dict[str, int], keys: EncodeKeys, store: WorkStore
+    target: Path,
+    records: Sequence[CaptionRecord],
+    *,
+    rows: dict[str, int],
+    keys: EncodeKeys,
+    store: WorkStore,
+    mirrored_too: bool = False,
 ) -> str:
-    """Gather the stored posteriors of `records` into one file and return its SHA-256; `rows` as distinct_captions."""
+    """Gather the stored posteriors of `records` into one file and return its SHA-256; `rows` as distinct_captions.
+
+    If `mirrored_too`, those of the mirrored photos as well.
+    """
     import torch
 
     gathered: dict[str, torch.Tensor] = {}
-    for index, record in enumerate(records):
-        posterior = read_stored(store, POSTERIOR_KIND, keys.posterior(record.sha256))
+    row = {record.image_id: index for index, record in enumerate(records)}
+    for view in views(records, mirrored_too=mirrored_too):
+        posterior = read_stored(store, POSTERIOR_KIND, keys.posterior(view))
         for name, tensor in posterior.items():
-            gathered.setdefault(name, torch.empty(len(records), *tensor.shape))[index] = tensor
+            column = f"{MIRRORED}{name}" if view.mirrored else name
+            tensors = gathered.setdefault(column, torch.empty(len(records), *tensor.shape))
+            tensors[row[view.record.image_id]] = tensor
     gathered["caption_index"] = torch.tensor([rows[record.caption] for record in records], dtype=torch.int64)
     return _write(target, gathered)
 

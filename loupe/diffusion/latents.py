@@ -1,7 +1,8 @@
 """Encoding images and captions once: the VAE's posterior per image and the text encoder's vectors per caption.
 
 Each result is stored under everything that decides it, so encoding again costs only what is new. Mean and standard
-deviation are kept rather than a sample, so every epoch can draw its own. It never reads the test split.
+deviation are kept rather than a sample, so every epoch can draw its own. A mirrored photo is encoded by itself: the VAE
+does not give the mirror image of the photo's latents. It never reads the test split.
 """
 
 from __future__ import annotations
@@ -33,10 +34,26 @@ EMBEDDING_KIND = "text_embeddings"
 ENCODE_DTYPE = "float32"
 STORED_SUFFIX = ".safetensors"
 _TRANSFORM = "RGB uint8 / 127.5 - 1"
+_MIRRORED = f"{_TRANSFORM}, left to right"
 _MAX_NAMED = 10
 IMAGES_AT_ONCE_GPU = 8
 SMALL_SIDE_PX = 256
 """A larger image alone keeps all cores of a CPU busy, and takes memory of which there should be only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoView:
+    """A photo as training may see it: as it is, or mirrored left to right."""
+
+    record: CaptionRecord
+    mirrored: bool = False
+
+
+def views(records: Iterable[CaptionRecord], *, mirrored_too: bool) -> list[PhotoView]:
+    """Return each photo as it is, then, if `mirrored_too`, each one mirrored."""
+    photos = list(records)
+    sides = (False, True) if mirrored_too else (False,)
+    return [PhotoView(record, mirrored) for mirrored in sides for record in photos]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +66,12 @@ class EncodeKeys:
     versions: dict[str, str]
     source: str
 
-    def posterior(self, image_sha256: str) -> str:
-        """Return the key of an image's posterior."""
+    def posterior(self, view: PhotoView) -> str:
+        """Return the key of a photo's posterior, as it is or mirrored."""
         return fingerprint(
             {
-                "image": image_sha256,
-                "transform": _TRANSFORM,
+                "image": view.record.sha256,
+                "transform": _MIRRORED if view.mirrored else _TRANSFORM,
                 "resolution_px": self.resolution_px,
                 **self._shared(),
             }
@@ -86,10 +103,10 @@ def encode_keys(*, base_sha256: str, machine: str, resolution_px: int) -> Encode
     )
 
 
-def new_images(records: Sequence[CaptionRecord], *, keys: EncodeKeys, store: WorkStore) -> list[CaptionRecord]:
-    """Return the records whose posterior is not stored yet; of several with the same picture, one."""
-    one_each = {record.sha256: record for record in records}.values()
-    return [r for r in one_each if store.get(POSTERIOR_KIND, keys.posterior(r.sha256), STORED_SUFFIX) is None]
+def new_images(wanted: Iterable[PhotoView], *, keys: EncodeKeys, store: WorkStore) -> list[PhotoView]:
+    """Return the views whose posterior is not stored yet; of several of the same picture, one."""
+    one_each = {keys.posterior(view): view for view in wanted}
+    return [view for key, view in one_each.items() if store.get(POSTERIOR_KIND, key, STORED_SUFFIX) is None]
 
 
 def new_captions(captions: Iterable[str], *, keys: EncodeKeys, store: WorkStore) -> list[str]:
@@ -98,61 +115,61 @@ def new_captions(captions: Iterable[str], *, keys: EncodeKeys, store: WorkStore)
 
 
 def encode_images(
-    records: Sequence[CaptionRecord], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
+    wanted: Sequence[PhotoView], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
 ) -> Iterator[str]:
-    """Store the posterior of each image and yield its id; `dataset` is the folder that records' files are relative to.
+    """Store the posterior of each view and yield its id; `dataset` is the folder that records' files are relative to.
 
     On the CPU every image by itself, so the bits do not depend on neighbours, small ones several at the same time; on a
     GPU a few together, while the next are read and the last are written. Memory stays flat. Raises PipelineError, after
     the last image, naming every one whose posterior is not finite; none of those is stored.
     """
     encode = _encode_together if vae.device.type == "cuda" else _encode_each
-    broken = []
-    for record, is_finite in encode(records, vae=vae, dataset=dataset, keys=keys, store=store):
+    broken: dict[str, None] = {}
+    for view, is_finite in encode(wanted, vae=vae, dataset=dataset, keys=keys, store=store):
         if not is_finite:
-            broken.append(record.image_id)
-        yield record.image_id
+            broken[view.record.image_id] = None
+        yield view.record.image_id
     if broken:
         raise PipelineError(
-            f"The VAE gives values that are not finite for {len(broken)} images: {_listing(broken)}. "
+            f"The VAE gives values that are not finite for {len(broken)} images: {_listing(list(broken))}. "
             f"Look at these images; if they are sound, the VAE's weights are not."
         )
 
 
 def _encode_each(
-    records: Sequence[CaptionRecord], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
-) -> Iterator[tuple[CaptionRecord, bool]]:
+    wanted: Sequence[PhotoView], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
+) -> Iterator[tuple[PhotoView, bool]]:
     import torch
 
-    def encode(record: CaptionRecord) -> tuple[CaptionRecord, bool]:
-        pixels = _read(record, dataset=dataset, side_px=keys.resolution_px)
+    def encode(view: PhotoView) -> tuple[PhotoView, bool]:
+        pixels = _read(view, dataset=dataset, side_px=keys.resolution_px)
         (posterior,) = encode_pixels(vae, pixels[None])
-        return record, _put_finite(store, keys.posterior(record.sha256), posterior)
+        return view, _put_finite(store, keys.posterior(view), posterior)
 
     at_once = n_at_once(n_threads=torch.get_num_threads()) if keys.resolution_px <= SMALL_SIDE_PX else 1
-    return each_by_itself(encode, records, n_at_once=at_once)
+    return each_by_itself(encode, wanted, n_at_once=at_once)
 
 
 def _encode_together(
-    records: Sequence[CaptionRecord], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
-) -> Iterator[tuple[CaptionRecord, bool]]:
+    wanted: Sequence[PhotoView], *, vae: AutoencoderKL, dataset: Path, keys: EncodeKeys, store: WorkStore
+) -> Iterator[tuple[PhotoView, bool]]:
     import torch
 
-    writes: deque[tuple[CaptionRecord, Future[bool]]] = deque()
+    writes: deque[tuple[PhotoView, Future[bool]]] = deque()
     with ThreadPoolExecutor(IMAGES_AT_ONCE_GPU, thread_name_prefix="read-and-write") as pool:
         read = partial(_read, dataset=dataset, side_px=keys.resolution_px)
-        groups = [records[start : start + IMAGES_AT_ONCE_GPU] for start in range(0, len(records), IMAGES_AT_ONCE_GPU)]
-        ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[:1])]
+        groups = [wanted[start : start + IMAGES_AT_ONCE_GPU] for start in range(0, len(wanted), IMAGES_AT_ONCE_GPU)]
+        ahead = [pool.submit(read, view) for view in chain.from_iterable(groups[:1])]
         for number, group in enumerate(groups, start=1):
             pixels = torch.stack([reading.result() for reading in ahead])
-            ahead = [pool.submit(read, record) for record in chain.from_iterable(groups[number : number + 1])]
-            for record, posterior in zip(group, encode_pixels(vae, pixels), strict=True):
-                writes.append((record, pool.submit(_put_finite, store, keys.posterior(record.sha256), posterior)))
+            ahead = [pool.submit(read, view) for view in chain.from_iterable(groups[number : number + 1])]
+            for view, posterior in zip(group, encode_pixels(vae, pixels), strict=True):
+                writes.append((view, pool.submit(_put_finite, store, keys.posterior(view), posterior)))
             while len(writes) > IMAGES_AT_ONCE_GPU:
-                record, written = writes.popleft()
-                yield record, written.result()
-        for record, written in writes:
-            yield record, written.result()
+                view, written = writes.popleft()
+                yield view, written.result()
+        for view, written in writes:
+            yield view, written.result()
 
 
 def _put_finite(store: WorkStore, key: str, posterior: dict[str, torch.Tensor]) -> bool:
@@ -192,8 +209,9 @@ def encode_pixels(vae: AutoencoderKL, pixels_B3HW: torch.Tensor) -> list[dict[st
     return [{"mean": mean.clone(), "std": std.clone()} for mean, std in zip(means, stds, strict=True)]
 
 
-def _read(record: CaptionRecord, *, dataset: Path, side_px: int) -> torch.Tensor:
-    return read_pixels(dataset / record.file, sha256=record.sha256, side_px=side_px)
+def _read(view: PhotoView, *, dataset: Path, side_px: int) -> torch.Tensor:
+    pixels = read_pixels(dataset / view.record.file, sha256=view.record.sha256, side_px=side_px)
+    return pixels.flip(-1) if view.mirrored else pixels
 
 
 def read_pixels(path: Path, *, sha256: str, side_px: int) -> torch.Tensor:

@@ -28,10 +28,11 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one visit draws: a timestep, whether its caption is dropped, and unit normal tensors [C, h, w]."""
+    """What one visit draws: timestep, whether its caption is dropped or its photo mirrored, unit normals [C, h, w]."""
 
     timestep: int
     drops_caption: bool
+    mirrors: bool
     posterior_noise: torch.Tensor
     noise: torch.Tensor
 
@@ -57,11 +58,20 @@ def epoch_order(n_examples: int, *, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def draw(
-    *, seed: int, epoch: int, image_id: str, shape: tuple[int, ...], n_timesteps: int, dropout: float, offset: float
+    *,
+    seed: int,
+    epoch: int,
+    image_id: str,
+    shape: tuple[int, ...],
+    n_timesteps: int,
+    dropout: float,
+    offset: float,
+    flips: bool,
 ) -> Draw:
     """Return the draws of one image in one epoch; `offset` is the noise offset's standard deviation per channel.
 
-    Each quantity has its own generator, so switching one on or off changes no other.
+    With `flips` half of the visits mirror their photo. Each quantity has its own generator, so switching one on or off
+    changes no other.
     """
     import torch
 
@@ -75,6 +85,7 @@ def draw(
     return Draw(
         timestep=int(torch.randint(n_timesteps, (), generator=generator("timestep"))),
         drops_caption=dropout > 0 and float(torch.rand((), generator=generator("caption dropout"))) < dropout,
+        mirrors=flips and float(torch.rand((), generator=generator("flip"))) < 1 / 2,
         posterior_noise=torch.randn(shape, generator=generator("posterior")),
         noise=noise,
     )

@@ -34,6 +34,7 @@ class TrainSettings:
     noise_offset: float
     snr_gamma: float | None
     caption_dropout: float
+    random_flip: bool = False
     train_text_encoder: bool = False
     text_encoder_learning_rate: float | None = None
     processes: int = 1

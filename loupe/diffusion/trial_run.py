@@ -17,7 +17,7 @@ from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.base_model import context_length, load_text_encoder, load_tokenizer
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.generation import load_drawing_model
-from loupe.diffusion.latent_files import EMPTY_ROW, Examples
+from loupe.diffusion.latent_files import EMPTY_ROW, Examples, Posteriors
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.sampling import (
     PictureRequest,
@@ -67,13 +67,16 @@ def made_up_examples(base: Path, info: BaseModelInfo, *, side_px: int, count: in
     width = json.loads((base / "unet" / "config.json").read_bytes())["cross_attention_dim"]
     side = side_px // VAE_DOWNSAMPLING
     generator = seeded_generator("made-up examples")
+    mean = torch.randn(count, info.latent_channels, side, side, generator=generator) / info.scaling_factor
+    std = torch.zeros_like(mean)
     return Examples(
         image_ids=tuple(f"made-up-{index}" for index in range(count)),
-        mean=torch.randn(count, info.latent_channels, side, side, generator=generator) / info.scaling_factor,
-        std=torch.zeros(count, info.latent_channels, side, side),
+        mean=mean,
+        std=std,
         caption_index=torch.full((count,), EMPTY_ROW + 1),
         embeddings=torch.randn(EMPTY_ROW + 2, tokens, width, generator=generator),
         token_ids=torch.zeros(EMPTY_ROW + 2, tokens, dtype=torch.int64),
+        mirrored=Posteriors(mean.flip(-1), std),
     )
 
 

@@ -18,6 +18,7 @@ from loupe.paths import ProjectPaths
 from loupe.records import CaptionRecord, LatentsManifest
 from loupe.workstore import WorkStore
 from stages.encode import encode
+from tests.run_parts import edit_params
 from tests.tiny_models import build_tiny_base_model
 from tests.unit.diffusion.tiny_project import write_tiny_project
 
@@ -119,12 +120,17 @@ def test_another_base_model_encodes_anew(project, tmp_path, capsys):
 def test_whatever_decides_what_is_encoded_changes_its_key(monkeypatch):
     given = {"base_sha256": "b", "machine": "cpu", "resolution_px": 64}
 
-    def found(image="i", caption="c", **changes):
+    def found(image="i", caption="c", mirrored=False, **changes):
         keys = latents.encode_keys(**{**given, **changes})
-        return keys.posterior(image), keys.embedding(caption)
+        record = CaptionRecord(
+            image_id="a", split="train", file="a.png", caption="c", sha256=image, source_width_px=64,
+            source_height_px=64, attributes={},
+        )  # fmt: skip
+        return keys.posterior(latents.PhotoView(record, mirrored)), keys.embedding(caption)
 
     posterior, embedding = found()
     assert found(image="j")[0] != posterior
+    assert found(mirrored=True)[0] != posterior
     assert found(caption="d")[1] != embedding
     assert found(resolution_px=32)[0] != posterior
     others = [found(base_sha256="x"), found(machine="gpu")]
@@ -133,6 +139,44 @@ def test_whatever_decides_what_is_encoded_changes_its_key(monkeypatch):
             patch.setattr(latents, name, lambda *_: "another")
             others.append(found())
     assert len({posterior, embedding, *(key for both in others for key in both)}) == 2 + 2 * 4
+
+
+def flip_at_random(project):
+    edit_params(project.root, "train", "random_flip", True)
+
+
+def test_with_random_flips_each_training_photo_is_encoded_mirrored_too(project, tiny_base_model, capsys):
+    without = run(project)
+    flip_at_random(project)
+    capsys.readouterr()
+
+    manifest = run(project)
+
+    assert "encode: computed=6 reused=13" in capsys.readouterr().out
+    vae = load_vae(tiny_base_model, device="cpu", dtype=torch.float32)
+    examples = read_examples(project.latents, "train", base=manifest.base_model, with_mirrored=True)
+    for index, record in enumerate(records_of(project, "train")):
+        pixels = torch.from_numpy(np.array(Image.open(project.dataset / record.file))[:, ::-1].copy()).permute(2, 0, 1)
+        with torch.no_grad():
+            posterior = vae.encode(pixels[None].float() / 127.5 - 1).latent_dist
+        assert torch.allclose(examples.mirrored.mean[index], posterior.mean[0], atol=1e-5)
+        assert torch.allclose(examples.mirrored.std[index], posterior.std[0], atol=1e-5)
+        assert not torch.allclose(examples.mirrored.mean[index], examples.mean[index].flip(-1), atol=1e-3)
+    assert manifest.files["val.safetensors"] == without.files["val.safetensors"]
+
+
+def test_mirrored_photos_count_only_where_they_are_asked_for(project):
+    base = run(project).base_model
+    with pytest.raises(PipelineError, match=r"without mirrored photos \(train\.random_flip\)\. Run: dvc repro encode"):
+        read_examples(project.latents, "train", base=base, with_mirrored=True)
+    without = read_examples(project.latents, "train", base=base).sha256()
+    flip_at_random(project)
+    run(project)
+
+    asked, not_asked = (read_examples(project.latents, "train", base=base, with_mirrored=w) for w in (True, False))
+
+    assert not_asked.mirrored is None
+    assert not_asked.sha256() == without != asked.sha256()
 
 
 def test_the_test_split_is_never_read(project):
@@ -153,16 +197,16 @@ def test_an_image_that_has_changed_is_refused(project):
 
 
 def test_posteriors_that_are_not_finite_name_every_image_and_are_not_stored(project, tiny_base_model):
-    records = records_of(project, "train")
+    views = latents.views(records_of(project, "train"), mirrored_too=True)
     keys = latents.encode_keys(base_sha256="b", machine="cpu", resolution_px=64)
     store = WorkStore(project.work)
     vae = load_vae(tiny_base_model, device="cpu", dtype=torch.float32)
     vae.quant_conv.bias[0] = math.nan
 
     with pytest.raises(PipelineError, match="6 images: train0, train1, train2, train3, train4, train5"):
-        list(latents.encode_images(records, vae=vae, dataset=project.dataset, keys=keys, store=store))
+        list(latents.encode_images(views, vae=vae, dataset=project.dataset, keys=keys, store=store))
 
-    assert latents.new_images(records, keys=keys, store=store) == records
+    assert latents.new_images(views, keys=keys, store=store) == views
 
 
 def test_latents_of_another_base_or_changed_by_hand_are_refused(project):

@@ -16,6 +16,7 @@ def a_draw(**changes):
         "n_timesteps": 1000,
         "dropout": 0.1,
         "offset": 0.0,
+        "flips": False,
     }
     return draw(**{**arguments, **changes})
 
@@ -89,6 +90,21 @@ def test_noise_offset_and_dropout_change_no_other_draw():
     assert (plain.timestep, other.drops_caption) == (other.timestep, False)
     assert torch.equal(plain.posterior_noise, other.posterior_noise)
     assert torch.allclose(difference, difference.mean(dim=(1, 2), keepdim=True).expand(SHAPE), atol=1e-6)
+
+
+def test_half_of_the_visits_mirror_their_photo_and_nothing_else_changes():
+    seen = [{"image_id": image_id, "epoch": epoch} for image_id in "abcde" for epoch in range(40)]
+    flipping = [a_draw(flips=True, **visit) for visit in seen]
+    plain = [a_draw(**visit) for visit in seen]
+
+    assert not any(d.mirrors for d in plain)
+    assert 0.4 < sum(d.mirrors for d in flipping) / len(seen) < 0.6
+    for start in range(0, len(seen), 40):
+        assert 8 < sum(d.mirrors for d in flipping[start : start + 40]) < 32, "a photo mirrored in every epoch, or none"
+    for a, b in zip(flipping, plain, strict=True):
+        assert (a.timestep, a.drops_caption) == (b.timestep, b.drops_caption)
+        assert torch.equal(a.noise, b.noise)
+        assert torch.equal(a.posterior_noise, b.posterior_noise)
 
 
 def test_draws_have_the_right_distribution():

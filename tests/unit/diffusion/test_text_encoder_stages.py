@@ -212,7 +212,8 @@ def test_off_its_knobs_are_not_in_the_key_of_a_run():
     assert off["train"].keys() == {
         "adam_betas", "adam_epsilon", "batch_size", "caption_dropout", "compile", "ema_decay",
         "gradient_accumulation_steps", "learning_rate", "lora_dropout", "lr_scheduler", "lr_warmup_steps",
-        "max_grad_norm", "noise_offset", "optimizer", "processes", "seed", "snr_gamma", "weight_decay",
+        "max_grad_norm", "noise_offset", "optimizer", "processes", "random_flip", "seed", "snr_gamma",
+        "weight_decay",
     }  # fmt: skip
     assert off["adapter"].keys() == {"alpha", "rank", "target_modules", "use_dora", "use_rslora"}
     assert off["versions"].keys() == {"torch", "diffusers", "peft"}

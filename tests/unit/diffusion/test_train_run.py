@@ -109,7 +109,8 @@ OTHER_NUMBERS = {
     "seed": 1, "batch_size": 2, "gradient_accumulation_steps": 2, "compile": True, "optimizer": "prodigy",
     "learning_rate": 1e-4, "lr_scheduler": "linear", "lr_warmup_steps": 0, "adam_betas": (0.9, 0.99),
     "adam_epsilon": 1e-6, "weight_decay": 0.0, "max_grad_norm": 2.0, "lora_dropout": 0.1, "ema_decay": 0.9,
-    "noise_offset": 0.1, "snr_gamma": 5.0, "caption_dropout": 0.0, "train_text_encoder": True, "processes": 2,
+    "noise_offset": 0.1, "snr_gamma": 5.0, "caption_dropout": 0.0, "random_flip": True, "train_text_encoder": True,
+    "processes": 2,
 }  # fmt: skip
 OTHER_ADAPTERS = {"rank": 8, "alpha": 4.0, "target_modules": ("to_q",), "use_dora": True, "use_rslora": True}
 

@@ -134,6 +134,31 @@ def test_a_batch_pairs_each_image_with_its_own_caption(tiny_base_model):
             assert torch.equal(text, examples.embeddings[examples.caption_index[row]])
 
 
+def test_a_mirrored_visit_keeps_its_image_caption_and_noise(tiny_base_model):
+    trainer, examples = tiny_trainer(tiny_base_model, caption_dropout=0.0), tiny_examples()
+    schedule, n_mirrored = dataclasses.replace(trainer.schedule, alphas_cumprod=torch.ones(1000)), 0
+    settings = tiny_settings(caption_dropout=0.0, batch_size=60, random_flip=True)
+    batch = make_batch(examples, 0, schedule=schedule, settings=settings)
+
+    for noisy, text, visit in zip(batch.noisy, batch.text, visits(0, 60, n_examples=6, seed=0), strict=True):
+        drawn = draw(
+            seed=0, epoch=visit.epoch, image_id=examples.image_ids[visit.index], shape=(4, 8, 8), n_timesteps=1000,
+            dropout=0.0, offset=0.0, flips=True,
+        )  # fmt: skip
+        seen = examples.mirrored if drawn.mirrors else examples
+        clean = seen.mean[visit.index] + seen.std[visit.index] * drawn.posterior_noise
+        torch.testing.assert_close(noisy, clean * schedule.scaling_factor)
+        assert torch.equal(text, examples.embeddings[examples.caption_index[visit.index]])
+        n_mirrored += drawn.mirrors
+    assert 15 < n_mirrored < 45
+
+
+def test_random_flips_need_mirrored_examples(tiny_base_model):
+    trainer, examples = tiny_trainer(tiny_base_model), dataclasses.replace(tiny_examples(), mirrored=None)
+    with pytest.raises(ValueError, match="read the examples with their mirrored photos"):
+        make_batch(examples, 0, schedule=trainer.schedule, settings=tiny_settings(batch_size=16, random_flip=True))
+
+
 def test_a_dropped_caption_is_the_empty_one(tiny_base_model):
     trainer = tiny_trainer(tiny_base_model)
     for share, expected in ((1.0, True), (0.0, False)):
@@ -188,7 +213,7 @@ def test_the_loss_of_a_step_is_that_of_diffusers_noising_and_the_papers_weights(
     for visit in visits(0, 6, n_examples=6, seed=3):
         drawn = draw(
             seed=3, epoch=0, image_id=examples.image_ids[visit.index], shape=(4, 8, 8), n_timesteps=1000, dropout=0.5,
-            offset=0.1,
+            offset=0.1, flips=False,
         )  # fmt: skip
         clean = 0.18215 * (examples.mean[visit.index] + examples.std[visit.index] * drawn.posterior_noise)[None]
         noise, timestep = drawn.noise[None], torch.tensor([drawn.timestep])

@@ -8,7 +8,7 @@ from loupe.diffusion.adapter import AdapterConfig, add_adapter
 from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_unet
 from loupe.diffusion.batches import NoiseSchedule
 from loupe.diffusion.device import DevicePolicy
-from loupe.diffusion.latent_files import Examples
+from loupe.diffusion.latent_files import Examples, Posteriors
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.text_adapter import add_text_adapter
@@ -53,6 +53,9 @@ def tiny_examples(n_examples: int = 6) -> Examples:
         caption_index=torch.arange(1, n_examples + 1),
         embeddings=torch.randn(n_examples + 1, 77, 16, generator=generator),
         token_ids=torch.randint(50, (n_examples + 1, 77), generator=generator),
+        mirrored=Posteriors(
+            5 * torch.randn(n_examples, 4, 8, 8, generator=generator), torch.full((n_examples, 4, 8, 8), 0.2)
+        ),
     )
 
 
