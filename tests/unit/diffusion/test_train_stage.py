@@ -11,6 +11,7 @@ from loupe.params import load_params
 from loupe.paths import ProjectPaths
 from loupe.records import CheckpointsManifest
 from loupe.workstore import WorkStore
+from stages.encode import encode
 from stages.train import train
 from tests.tiny_models import build_tiny_base_model
 from tests.unit.diffusion.tiny_project import write_encoded_project, write_params
@@ -63,6 +64,18 @@ def test_every_knob_of_the_adapter_reaches_the_checkpoint_and_its_description(pr
     assert any(key.endswith(".lora_magnitude_vector") for key in state)
     assert description["settings"]["ema_decay"] == 0.9
     assert description["run_fingerprint"] == manifest.fingerprint
+
+
+def test_random_flips_need_mirrored_photos_and_train_another_adapter(project, tiny_base_model, tmp_path):
+    short = {"max_steps": 2, "checkpoint_every": 2, "lr_warmup_steps": 1}
+    plain = run(ProjectPaths(shutil.copytree(project.root, tmp_path / "plain")), tiny_base_model, **short)
+    with pytest.raises(PipelineError, match="encoded without mirrored photos"):
+        run(project, tiny_base_model, **short, random_flip=True)
+    encode(load_params(project.root / "params.yaml"), project, WorkStore(project.work))
+
+    flipped = run(project, tiny_base_model, **short, random_flip=True)
+
+    assert flipped.checkpoints[0].sha256 != plain.checkpoints[0].sha256
 
 
 def test_raising_max_steps_goes_on_and_says_so(project, tmp_path, tiny_base_model, capsys):
