@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.full_size import DEFAULT_FOLDER, build
+from benchmarks.gpu_variants import VARIANTS
 from benchmarks.report import keep, spread
 from benchmarks.train_ours import ATTENTION, train_settings
 from loupe.diffusion.adapter import AdapterConfig
@@ -31,7 +32,7 @@ from loupe.diffusion.memory import training_bytes
 from loupe.diffusion.train_run import build_trainer
 from loupe.diffusion.trial_run import made_up_examples
 
-PARTS = ("draw", "train", "compare")
+PARTS = ("draw", "train", "variants", "compare")
 GFLOP_PER_IMAGE = 1714
 MATRIX_SIDE = 8192
 WARM_UP_STEPS, TIMED_STEPS, TURNS = 5, 8, 3
@@ -50,7 +51,7 @@ def main() -> None:
     if "compare" in options.parts and not options.peer:
         raise SystemExit(
             "name the peer's script (--peer <path of train_text_to_image_lora.py>), or leave the comparison out "
-            "(--parts draw train)"
+            "(--parts draw train variants)"
         )
     if not (options.base / "model_index.json").is_file():
         build(options.base)
@@ -60,8 +61,25 @@ def main() -> None:
         content = measure(options.base, options.batch_sizes)
         print(json.dumps(content, indent=1))
         print(f"kept in {keep('full_size_training_cuda', content)}", flush=True)
+    if "variants" in options.parts:
+        content = measure_variants(options.base, batch_size=max(options.batch_sizes))
+        print(f"kept in {keep('training_variants_cuda', content)}", flush=True)
     if "compare" in options.parts:
         _compare(options)
+
+
+def measure_variants(base: Path, *, batch_size: int) -> dict[str, Any]:
+    """Return the speed of every variant of gpu_variants.py, with and without torch.compile."""
+    policy = choose_device()
+    make_repeatable(policy)
+    speeds = {}
+    for compiled in (False, True):
+        for name, variant in VARIANTS.items():
+            with variant():
+                speed = train_speed(base, policy, batch_size=batch_size, accumulation=1, compiled=compiled)
+            speeds[f"{name}{'_compiled' if compiled else ''}"] = speed
+            print(name, "compiled" if compiled else "", speed, flush=True)
+    return {"device": torch.cuda.get_device_name(), "batch_size": batch_size, "speeds": speeds}
 
 
 def measure(base: Path, batch_sizes: list[int]) -> dict[str, Any]:
