@@ -158,8 +158,8 @@ def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
     out, error = refusal(capsys, "check")
     assert "No go: params.yaml: 2 problems" in error
     assert "training needs about 1.5 GB on cpu, and 0.8 GB are free. No setting would fit" in error
-    assert "drawing 8 pictures together needs about 1.5 GB on cpu" in error
-    assert "Not even one picture would fit" in error
+    assert "drawing 8 pictures together of 64 x 64 px needs about 1.5 GB on cpu" in error
+    assert "No resolution would fit" in error
     assert "\ngo " not in out
 
 
