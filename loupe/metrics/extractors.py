@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, nearest_names, problems_message
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import array_prefix, column_name
+from loupe.metric_specs import MEASURE_ANEW, array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
@@ -91,7 +91,7 @@ class Extractors:
                 ", ".join(f"{e.name} ({e.sha256[:12]})" for e in infos) for infos in (measured_with, self.infos)
             )
             raise PipelineError(
-                f"data/reference was measured with {before}, this run measures with {now}. Run: dvc repro reference"
+                f"data/reference was measured with {before}, this run measures with {now}. Run: {MEASURE_ANEW}"
             )
 
 

@@ -172,7 +172,7 @@ def test_reference_of_other_extractors_is_refused(demo: Path) -> None:
     found = resolve_extractors(("demo", "demo-clip"), demo_folder=demo, machine=CPU)
     found.require_same(found.infos)
     other = found.infos[0].model_copy(update={"sha256": "f" * 64})
-    with pytest.raises(PipelineError, match="dvc repro reference"):
+    with pytest.raises(PipelineError, match="Run: dvc repro --force --single-item reference && dvc repro"):
         found.require_same((other, found.infos[1]))
 
 
