@@ -148,7 +148,7 @@ def _extractor(name: str, demo_folder: Path, machine: Machine) -> Extractor:
     raise PipelineError(
         f"evaluate.extractors: no extractor is called {name!r}."
         f"{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(EXAMPLES)}, and "
-        "<open_clip architecture>/<pretrained tag or local safetensors file>."
+        "<open_clip architecture>/<pretrained tag, or local safetensors file and perhaps @<pretrained tag>>."
     )
 
 
@@ -170,8 +170,9 @@ def _inception(place: str, machine: Machine) -> PictureExtractor:
 
 def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
     info = clip_info(source)
-    code = [HERE / "networks.py", HERE / "images.py", HERE / "clip.py", *source.settings_files]
-    kind = _kind_of(info, machine, code, ("torch", "open-clip-torch", "torchvision", "pillow"))
+    code = [HERE / name for name in ("networks.py", "images.py", "clip.py", "clip_settings.py")]
+    libraries = ("torch", "open-clip-torch", "torchvision", "pillow")
+    kind = _kind_of(info, machine, [*code, *source.settings_files], libraries, preprocess=source.preprocess)
     return TextExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, machine.device)))
 
 
@@ -184,9 +185,11 @@ def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
     return PictureExtractor(info=info, kind=kind, load=cache(partial(load_picture_model, source, machine.device)))
 
 
-def _kind_of(info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str]) -> str:
+def _kind_of(
+    info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str], **settings: Any
+) -> str:
     """Return the store's kind; the extractor's name decides no feature, its role, weights and resize do."""
-    parts = {"info": info.model_dump(), "machine": machine.identity}
+    parts = {"info": info.model_dump(), "machine": machine.identity, **settings}
     return _store_kind(info.role, parts, code, libraries)
 
 
