@@ -70,7 +70,8 @@ def measure_room(base: Path, *, settings: SamplingSettings, policy: DevicePolicy
     """Return the room for drawing with the base model in `base`; counting takes seconds, and no weights."""
     side_px = max(settings.width_px, settings.height_px)
     cost = _cost(base, side_px // pixels_per_latent(base), context_length(base), policy)
-    return Room(cost, side_px, settings.guidance_scale > 1, policy.device, _free_bytes(policy))
+    release_memory(policy)
+    return Room(cost, side_px, settings.guidance_scale > 1, policy.device, available_bytes(policy))
 
 
 @cache
@@ -88,13 +89,12 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in first_line or "ALLOC_FAILED" in first_line
 
 
-def _free_bytes(policy: DevicePolicy) -> int:
-    """Return what is free once torch has given back what it keeps for later."""
+def release_memory(policy: DevicePolicy) -> None:
+    """Give back to the device what nothing holds any more, recordings included, and what torch keeps for later."""
     import torch
 
     gc.collect()
     if policy.device == "cuda" and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    elif policy.device == "mps":
+    elif policy.device == "mps" and torch.backends.mps.is_available():
         torch.mps.empty_cache()
-    return available_bytes(policy)

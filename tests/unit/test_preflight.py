@@ -13,7 +13,7 @@ from loupe import cli
 from loupe.atomic_io import write_record
 from loupe.diffusion import memory, train_memory, trial_run
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.cost_model import unet_cost
+from loupe.diffusion.cost_model import drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.trial_run import DrawingTrial
 from loupe.evaluation_records import ReferenceManifest
@@ -230,6 +230,24 @@ def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
     assert "drawing 8 pictures together of 64 x 64 px needs about 1.5 GB on cpu" in error
     assert "No resolution would fit" in error
     assert "\ngo " not in out
+
+
+def test_on_a_gpu_fewer_pictures_together_are_advised_and_no_problem(project, capsys, monkeypatch):
+    base = Path(load_params(project / "params.yaml").model.base)
+    cost = drawing_cost(base, latent_side=8, text_tokens=77, policy=DevicePolicy("cpu", "float32", ""))
+    free = memory.drawing_bytes(cost, n_pictures=8, guided=True, device="cpu") - 1
+    tried = []
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: free)
+    monkeypatch.setattr("loupe.diffusion.picture_rows.takes_fewer", lambda policy: True)
+    monkeypatch.setattr(
+        trial_run, "try_drawing", lambda *_, **k: tried.append(k["batch_size"]) or DrawingTrial(0.1, 0.1, None)
+    )
+    with contextlib.suppress(SystemExit):
+        cli.main(["check"])
+    out, error = capsys.readouterr()
+    assert "for 4 pictures together, estimated; not 8, which do not fit" in lines_of(out)["memory"]
+    assert tried == [4]
+    assert "drawing" not in error
 
 
 def test_training_recomputes_activations_where_it_would_not_fit_otherwise(project, capsys, monkeypatch):

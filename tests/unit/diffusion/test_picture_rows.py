@@ -1,5 +1,7 @@
 """A GPU's memory decides how many pictures go together; here it is made up, and the tiny model draws on the CPU."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def gpu(monkeypatch):
         pictures = len(noisy) // 2
         device.batches = (*device.batches, pictures)
         if pictures > device.holds:
-            raise device.error
+            raise type(device.error)(*device.error.args)
         return forward(self, noisy, timestep, text)
 
     monkeypatch.setenv("LOUPE_DEVICE", "cpu")
@@ -128,19 +130,21 @@ def test_a_full_memory_halves_the_batch_and_all_pictures_come(source, gpu, tmp_p
     assert drawn.n_computed == 10
 
 
-def test_a_recording_goes_with_the_attempt_that_filled_the_memory(source, gpu, tmp_path):
-    gpu.holds, forwards = 2, []
+def test_model_and_recordings_of_an_attempt_that_filled_the_memory_are_gone_before_the_next(
+    source, gpu, tmp_path, monkeypatch
+):
+    gpu.holds, earlier = 1, []
     load = generation.load_drawing_model
 
     def loaded(*arguments, **options):
+        assert [forward() for forward in earlier] == [None] * len(earlier)
         model = load(*arguments, **options)
-        forwards.append(model.forward)
+        earlier.append(weakref.ref(model.forward))
         return model
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "load_drawing_model", loaded)
-        _render(source, tmp_path)
-    assert len({id(forward) for forward in forwards}) == 2
+    monkeypatch.setattr(generation, "load_drawing_model", loaded)
+    _render(source, tmp_path)
+    assert len(earlier) == 3
 
 
 def test_a_key_tells_how_many_pictures_went_together(source, gpu, tmp_path):
