@@ -31,8 +31,9 @@ class EvaluateParams(Section):
     extractors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     """Networks that measure, each with columns of its own: demo (our small classifier; fd_demo, is_demo), demo-clip
     (our small open_clip model; clip_demo), inception (Inception-2015-12-05; fid) or inception:<path of its file>,
-    <open_clip architecture>/<pretrained tag or local safetensors file>, dinov2, preference:<Hub id or folder>,
-    aesthetic:<Hub id or folder>. `select` looks at the first of pictures and the first of pictures and texts."""
+    <open_clip architecture>/<pretrained tag or local safetensors file> (<file>.safetensors@<tag> where its tags differ
+    in their settings), dinov2, preference:<Hub id or folder>, aesthetic:<Hub id or folder>. `select` looks at the
+    first of pictures and the first of pictures and texts."""
     batch_size: PositiveInt
     """Images per forward pass of an extractor."""
     null_draws: int = Field(ge=2)

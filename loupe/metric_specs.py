@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_table import (
@@ -25,6 +26,7 @@ from loupe.metric_table import (
 __all__ = [
     "DEMO_CLASSIFIER",
     "DEMO_CLIP",
+    "MEASURE_ANEW",
     "METRIC_SPECS",
     "RATER_SPECS",
     "STANDARD_INCEPTION",
@@ -37,8 +39,14 @@ __all__ = [
     "first_of_role",
     "has_interval",
     "known_specs",
+    "local_weights",
     "spec_of",
 ]
+
+CLIP_FILE = re.compile(r"(?P<architecture>[^/]+)/(?P<file>.+\.safetensors)(@(?P<tag>[^/@]+))?")
+"""Weights on disk for an open_clip model, and the pretrained tag whose settings they need, in evaluate.extractors."""
+MEASURE_ANEW = "dvc repro --force --single-item reference && dvc repro"
+"""DVC watches no weights outside the project, so a plain `dvc repro` finds nothing to do when they are replaced."""
 
 DEMO_END = "_demo"
 COUNTS = ("step", "n_images", "n_used", "n_real", "invalid_count")
@@ -112,6 +120,14 @@ def extractor_of(spec: MetricSpec, extractors: Sequence[ExtractorInfo]) -> Extra
 def column_name(extractor_name: str) -> str:
     """Return an extractor's name as part of a column: lower-case letters, digits and underscores."""
     return re.sub(r"[^a-z0-9]+", "_", extractor_name.lower()).strip("_")
+
+
+def local_weights(entry: str) -> Path | None:
+    """Return the file on disk that an entry of evaluate.extractors would read, there or not; None if it names none."""
+    if clip_file := CLIP_FILE.fullmatch(entry):
+        return Path(clip_file["file"]).expanduser()
+    kind, _, folder = entry.partition(":")
+    return Path(folder).expanduser() / "model.safetensors" if folder and kind != "inception" else None
 
 
 def array_prefix(info: ExtractorInfo, extractors: Sequence[ExtractorInfo]) -> str:

@@ -109,7 +109,8 @@ class GenerateParams(Section):
     num_inference_steps: PositiveInt
     """Sampler steps (DPM-Solver++, second order)."""
     batch_size: PositiveInt
-    """Pictures denoised together. It does not change them."""
+    """Pictures denoised together on a GPU, fewer where its memory does not hold as many; it decides the last bits. On
+    the CPU it is always 8."""
 
     @field_validator("prompts")
     @classmethod

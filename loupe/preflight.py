@@ -1,4 +1,5 @@
-"""The first half of `loupe check`, which takes seconds: are parameters, data, base model, prompts and scorers there.
+"""The first half of `loupe check`, which takes seconds: are parameters, data, base model, prompts and scorers there,
+and are weights outside the project still those of the results.
 
 How a run would go is tried in preflight_trial.py. It writes nothing.
 """
@@ -9,11 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.errors import PipelineError, problems_message
+from loupe.evaluation_records import ReferenceManifest
+from loupe.metric_specs import MEASURE_ANEW
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
+from loupe.records import LatentsManifest
+from loupe.run_files import RunFiles
+from loupe.run_params import changed_params
 
 if TYPE_CHECKING:
     from loupe.diffusion.device import DevicePolicy
+    from loupe.evaluation_records import ExtractorInfo
+
+ENCODE_ANEW = "dvc repro --force --single-item encode && dvc repro"
 
 
 def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tuple[Path, DevicePolicy]:
@@ -44,6 +53,8 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
         problems.append(str(error))
     if problems:
         raise PipelineError(problems_message(str(params_file), problems))
+    if replaced := _replaced_weights(params, paths, base, scorers):
+        raise PipelineError(problems_message(str(params_file), replaced))
     steps = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
     say("base model", f"{params.model.base}, whole, in {base}")
     say("data", f"{params.data.source} from {data}")
@@ -56,6 +67,41 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     n_each = pictures_per_checkpoint(params)
     say("pictures", f"{n_each} for the base model and for each checkpoint, {n_each * (len(steps) + 1)} in all")
     return base, policy
+
+
+def _replaced_weights(params: Params, paths: ProjectPaths, base: Path, scorers: tuple[ExtractorInfo, ...]) -> list[str]:
+    """Return what lies outside the project and is not what the results here were made with.
+
+    DVC watches what lies inside, and runs a stage again whose parameters changed; of the rest it knows nothing.
+    """
+    from loupe.diffusion.base_model import DEMO, base_model_info
+    from loupe.metrics.extractors import DEMO as DEMO_ENTRY
+    from loupe.metrics.extractors import DEMO_CLIP_ENTRY
+
+    problems, files = [], RunFiles(paths.root)
+    if not (paths.root / "dvc.lock").is_file():
+        return problems
+    runs_again = changed_params(files, paths.root)
+    latents = files.record(paths.latents / "manifest.json", LatentsManifest, made_by="encode")
+    name = params.model.base
+    if latents and "encode" not in runs_again and name != DEMO and Path(name).expanduser().is_dir():
+        now = base_model_info(base, name=name, revision=params.model.revision).sha256
+        if now != latents.base_model.sha256:
+            problems.append(
+                f"model.base: {name} is not what data/latents and the adapters were made with "
+                f"({latents.base_model.sha256[:12]}, now {now[:12]}), and DVC does not watch it. Make them anew: "
+                f"{ENCODE_ANEW}"
+            )
+    reference = files.record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
+    if reference and "reference" not in runs_again and len(reference.extractors) == len(scorers):
+        for entry, before, now in zip(params.evaluate.extractors, reference.extractors, scorers, strict=True):
+            if before.sha256 != now.sha256 and entry not in (DEMO_ENTRY, DEMO_CLIP_ENTRY):
+                problems.append(
+                    f"evaluate.extractors: {entry} is not what data/reference and the scores were measured with "
+                    f"({before.sha256[:12]}, now {now.sha256[:12]}), and DVC does not watch it. Measure anew: "
+                    f"{MEASURE_ANEW}"
+                )
+    return problems
 
 
 def pictures_per_checkpoint(params: Params) -> int:

@@ -166,17 +166,23 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
 
 def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> DrawingTrial | None:
     from loupe.diffusion.cost_model import drawing_cost
-    from loupe.diffusion.memory import drawing_bytes, drawing_problem
+    from loupe.diffusion.memory import drawing_bytes, drawing_problem, pictures_that_fit
+    from loupe.diffusion.picture_rows import takes_fewer
     from loupe.diffusion.sampling import SamplingSettings, pictures_at_once
     from loupe.diffusion.trial_run import try_drawing
 
     generate, policy = setup.params.generate, setup.policy
     latent_side, text_tokens = setup.examples.mean.shape[-1], setup.examples.embeddings.shape[1]
     cost = drawing_cost(setup.base, latent_side=latent_side, text_tokens=text_tokens, policy=policy)
-    together, guided = pictures_at_once(policy, generate.batch_size), generate.guidance_scale > 1
+    asked, guided = pictures_at_once(policy, generate.batch_size), generate.guidance_scale > 1
+    fits = {"guided": guided, "device": policy.device, "free_bytes": free_bytes}
+    together = asked
+    if takes_fewer(policy):
+        together = max(pictures_that_fit(cost, asked=asked, **fits), 1)
     needed = drawing_bytes(cost, n_pictures=together, guided=guided, device=policy.device)
-    say("memory", f"drawing about {needed / GB:.2f} GB for {together} pictures together, estimated")
-    problem = drawing_problem(cost, n_pictures=together, guided=guided, device=policy.device, free_bytes=free_bytes)
+    fewer = "" if together == asked else f"; not {asked}, which do not fit"
+    say("memory", f"drawing about {needed / GB:.2f} GB for {together} pictures together, estimated{fewer}")
+    problem = drawing_problem(cost, n_pictures=together, side_px=setup.side_px, **fits)
     if problem:
         problems.append(problem)
         return None
@@ -184,9 +190,7 @@ def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> Drawing
     prompt = next(iter(generate.prompts.values()), "a photo")
     trial = _noting(
         problems,
-        lambda: try_drawing(
-            setup.base, prompt=prompt, settings=sampling, policy=policy, batch_size=generate.batch_size
-        ),
+        lambda: try_drawing(setup.base, prompt=prompt, settings=sampling, policy=policy, batch_size=together),
     )
     if trial:
         judged = trial.invalid_reason or "finite, not black, not flat, of the right size"

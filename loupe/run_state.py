@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from loupe.params import checkpoint_steps
+from loupe.metric_specs import MEASURE_ANEW
 from loupe.run_files import Problem, listing, signature
-from loupe.run_params import changed_params, missing_params
+from loupe.run_params import missing_params
 from loupe.run_samples import pictures_in
+from loupe.run_stale import UNWATCHED, stale_stages
 from loupe.run_store import RunStore
 from loupe.run_training import (
     overfitting_signs,
@@ -103,13 +104,14 @@ class RunState:
 def run_state(store: RunStore, *, now_s: float | None = None) -> RunState:
     """Judge the run; `now_s` is the time in seconds since the epoch (for tests)."""
     now_s = time.time() if now_s is None else now_s
-    stale = _stale_stages(store)
+    stale = stale_stages(store)
     problems = _problems(store)
     running = _running_stage(store.paths.root, now_s)
     stages = _with_consequences([_stage_state(store, stage, running, stale, problems) for stage in STAGES])
     progress = _progress(store, running, now_s) if running else None
     kind = _kind(stages, problems)
-    return RunState(kind, _summary(kind, stages, problems), _next_command(kind), stages, progress, problems)
+    next_command = _next_command(kind, measures_anew=stale.get("reference", "").endswith(UNWATCHED))
+    return RunState(kind, _summary(kind, stages, problems), next_command, stages, progress, problems)
 
 
 def _problems(store: RunStore) -> tuple[Problem, ...]:
@@ -187,39 +189,10 @@ def _is(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _next_command(kind: RunKind) -> str | None:
+def _next_command(kind: RunKind, *, measures_anew: bool) -> str | None:
+    if measures_anew and kind in ("partial", "stale"):
+        return MEASURE_ANEW
     return "dvc repro" if kind in ("absent", "partial", "stale") else None
-
-
-# --- stale -----------------------------------------------------------------------------------------------------------
-
-
-def _stale_stages(store: RunStore) -> dict[str, str]:
-    """Return stage -> why it would run again, for what parameters and manifests can tell (not for changed code)."""
-    return {**_broken_chain(store), **changed_params(store.files, store.paths.root)}
-
-
-def _broken_chain(store: RunStore) -> dict[str, str]:
-    """Return the stages whose manifest speaks of another input than the one that is there now."""
-    found = {}
-    params, checkpoints = store.params(), store.checkpoints_manifest()
-    samples, evaluation, selection = store.samples_manifest(), store.evaluation(), store.selection()
-    if params and checkpoints:
-        planned = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
-        if tuple(c.step for c in checkpoints.checkpoints) != planned:
-            found["train"] = f"params.yaml asks for the steps {', '.join(map(str, planned))}"
-    if checkpoints and samples:
-        drawn = (0, *(c.step for c in checkpoints.checkpoints))
-        if samples.checkpoints_fingerprint != checkpoints.fingerprint or samples.steps != drawn:
-            found["generate"] = "the pictures are of other checkpoints than those in data/checkpoints"
-    if evaluation:
-        for sha256, folder in ((evaluation.samples_sha256, "samples"), (evaluation.reference_sha256, "reference")):
-            now = store.files.sha256(store.paths.root / "data" / folder / "manifest.json")
-            if now is not None and now != sha256:
-                found["evaluate"] = f"the scores were measured on an earlier data/{folder}"
-    if checkpoints and selection and selection.step not in {0, *(c.step for c in checkpoints.checkpoints)}:
-        found["select"] = f"it recommends step {selection.step}, which is not in data/checkpoints"
-    return found
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

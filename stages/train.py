@@ -26,7 +26,7 @@ CSV_INTERVAL_S = 2.0
 INTERIM_INTERVAL_S = 10.0
 ADAPTER_KNOBS = {"rank", "alpha", "target_modules", "use_dora", "use_rslora"}
 REVIEW_KNOBS = {"validation_timesteps", "train_text_encoder", "preview_prompts"}
-DRAWING_KNOBS = {"prompts", "seeds_per_prompt", "guidance_scale", "num_inference_steps", "negative_prompt"}
+NOT_OF_PREVIEWS = {"val_captions"}
 
 
 def train(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
@@ -112,7 +112,7 @@ def _review_options(params: Params, paths: ProjectPaths, store: WorkStore) -> di
         "previews": paths.previews,
         "store": store,
         **params.train.model_dump(include=REVIEW_KNOBS),
-        **params.generate.model_dump(include=DRAWING_KNOBS),
+        **params.generate.model_dump(exclude=NOT_OF_PREVIEWS),
     }
 
 

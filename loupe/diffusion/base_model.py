@@ -145,7 +145,6 @@ def base_model_info(folder: Path, *, name: str, revision: str | None) -> BaseMod
     files = {file for file in texts if file.parent.name in (*_CONFIGS, "tokenizer")}
     files |= {file for part in _WEIGHTS if (file := _weight_file(folder, part))}
     hashes = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(files)}
-    downsampling = 2 ** (len(vae["block_out_channels"]) - 1)
     return BaseModelInfo(
         name=name,
         revision=revision,
@@ -153,8 +152,13 @@ def base_model_info(folder: Path, *, name: str, revision: str | None) -> BaseMod
         prediction_type=_config(folder, "scheduler").get("prediction_type", "epsilon"),
         latent_channels=vae["latent_channels"],
         scaling_factor=vae.get("scaling_factor", 0.18215),
-        sample_size_px=unet["sample_size"] * downsampling,
+        sample_size_px=unet["sample_size"] * pixels_per_latent(folder),
     )
+
+
+def pixels_per_latent(folder: Path) -> int:
+    """Return how many pixels of a side the base model's VAE makes of one latent: 8 in Stable Diffusion."""
+    return 2 ** (len(_config(folder, "vae")["block_out_channels"]) - 1)
 
 
 def context_length(folder: Path) -> int:

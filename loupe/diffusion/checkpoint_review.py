@@ -63,6 +63,7 @@ def open_review(
     guidance_scale: float,
     num_inference_steps: int,
     negative_prompt: str,
+    batch_size: int,
 ) -> CheckpointReview:
     """Return the review of a run on the val split of data/latents; everything from `prompts` on is as generate has it.
 
@@ -77,7 +78,9 @@ def open_review(
         scaling_factor=base_model.scaling_factor,
         seed=seed,
     )
-    plan = plan_previews(prompts, preview_prompts, seeds_per_prompt=seeds_per_prompt, policy=policy)
+    plan = plan_previews(
+        prompts, preview_prompts, seeds_per_prompt=seeds_per_prompt, batch_size=batch_size, policy=policy
+    )
     settings = SamplingSettings(
         width_px=resolution_px,
         height_px=resolution_px,

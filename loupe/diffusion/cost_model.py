@@ -93,7 +93,7 @@ def unet_cost(
 
 def drawing_cost(base: Path, *, latent_side: int, text_tokens: int, policy: DevicePolicy) -> DrawingCost:
     """Count the cost of drawing one picture with the base model in `base`; an adapter adds next to nothing."""
-    unet, vae = unet_skeleton(base), _vae_skeleton(base)
+    unet, vae = unet_skeleton(base).requires_grad_(False), _vae_skeleton(base)
     row = _trace_unet(unet, latent_side, text_tokens, policy=policy, with_gradients=False)
     with FakeTensorMode(), torch.no_grad():
         weights = empty_weights(vae.decoder, device="cpu", dtype=torch.float32)

@@ -28,6 +28,7 @@ def record(work: Callable[[], torch.Tensor], *, what: str) -> tuple[torch.cuda.C
     """Return the graph of `work` and the tensor that every replay fills; `what` names it in a message.
 
     The work itself is done a few times before, not by the recording. Raises PipelineError when it cannot be recorded.
+    torch.OutOfMemoryError comes through as it is.
     """
     import torch
 
@@ -42,6 +43,8 @@ def record(work: Callable[[], torch.Tensor], *, what: str) -> tuple[torch.cuda.C
     try:
         with torch.cuda.graph(graph):
             output = work()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise PipelineError(
             f"{what} could not be recorded as a CUDA graph ({str(error).splitlines()[0]}). "

@@ -6,25 +6,20 @@ own. It chooses no prompts, judges no picture beyond "usable or not", and reads 
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from loupe.atomic_io import sha256_file, write_bytes, write_record
+from loupe.atomic_io import write_record
 from loupe.diffusion.adapter import load_adapter, set_adapter_enabled
 from loupe.diffusion.base_model import load_noise_scheduler, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import DevicePolicy, choose_device, make_repeatable
+from loupe.diffusion.picture_rows import DeviceFull, is_out_of_memory, measure_room, release_memory, takes_fewer
+from loupe.diffusion.picture_store import PictureOutcome, keep, reuse, stored_outcome
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.prompts import check_prompt_lengths
 from loupe.diffusion.sample_plan import AdapterSource, PlannedSample, plan_samples
@@ -42,12 +37,9 @@ from loupe.diffusion.sampling import (
 from loupe.diffusion.text_vectors import vectors_by_step
 from loupe.diffusion.unet_forward import UNetForward
 from loupe.errors import PipelineError
-from loupe.progress import track
+from loupe.progress import say, track
 from loupe.records import BASE_STEP, PromptRecord, SampleRecord, SamplesManifest
-from loupe.workstore import WorkStore, copy_file
-
-STORE_KIND = "samples"
-_MAX_UNWRITTEN = 32
+from loupe.workstore import WorkStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +51,21 @@ class RenderedSamples:
     n_reused: int
 
 
-class _Outcome(BaseModel):
-    """What the work store keeps beside a picture; written after it, so it vouches for it."""
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What stays the same, however many pictures go through the UNet together."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: AdapterSource
+    settings: SamplingSettings
+    policy: DevicePolicy
+    output: Path
+    store: WorkStore
+    processes: Processes
+    named: str
 
-    sha256: str | None
-    """Of the PNG's bytes; None when there is no picture."""
-    invalid_reason: str | None
+    def say(self, text: str) -> None:
+        if self.processes.is_main:
+            say(f"{self.named}: {text}")
 
 
 def render_samples(
@@ -92,25 +91,16 @@ def render_samples(
     processes share the drawing out, and meet again in the work store; the main one writes the manifest. `what` names
     the work where its progress is shown, if not `purpose`. Raises PipelineError when an adapter is not the one of its
     manifest, the base model is not the one the adapters were trained on, a fixed prompt is too long for the text
-    encoder, or a process does not see what the others have drawn.
+    encoder, the device's memory does not hold even one picture (DeviceFull), or a process does not see what the others
+    have drawn.
     """
     policy = choose_device()
-    planned = plan_samples(
-        source, steps=steps, prompts=prompts, seeds_per_prompt=seeds_per_prompt, purpose=purpose, root_seed=root_seed,
-        settings=settings, policy=policy,
+    plan = partial(
+        plan_samples, source, steps=steps, prompts=prompts, seeds_per_prompt=seeds_per_prompt, purpose=purpose,
+        root_seed=root_seed, settings=settings, policy=policy,
     )  # fmt: skip
-    outcomes, missing = _reuse_all(planned, store, output, processes)
-    groups = _groups(missing, pictures_at_once(policy, batch_size))
-    mine = processes.share(groups)
-    if mine:
-        _check_prompts(source.base_folder, missing, settings)
-        drawn = _draw(mine, source, settings=settings, policy=policy, batch_size=batch_size)
-        if processes.is_main:
-            named = (what or purpose) + ("" if processes.count == 1 else f", process 1 of {processes.count}")
-            drawn = track(drawn, total=sum(map(len, mine)), what=named)
-        outcomes.update(_keep(drawn, store, output))
-    processes.wait()
-    outcomes = {item: outcomes.get(item) or _drawn_elsewhere(store, item) for item in planned}
+    work = _Work(source, settings, policy, output, store, processes, what or purpose)
+    planned, outcomes, n_missing = _draw_all(work, plan, pictures_at_once(policy, batch_size))
     manifest = SamplesManifest(
         base_model=source.base_model,
         checkpoints_fingerprint=source.checkpoints.fingerprint,
@@ -123,10 +113,10 @@ def render_samples(
     )
     if processes.is_main:
         write_record(output / "manifest.json", manifest)
-    return RenderedSamples(manifest, n_computed=len(missing), n_reused=len(planned) - len(missing))
+    return RenderedSamples(manifest, n_computed=n_missing, n_reused=len(planned) - n_missing)
 
 
-def _record(item: PlannedSample, outcome: _Outcome) -> SampleRecord:
+def _record(item: PlannedSample, outcome: PictureOutcome) -> SampleRecord:
     return SampleRecord(
         prompt_id=item.prompt.prompt_id,
         seed_index=item.seed_index,
@@ -138,51 +128,88 @@ def _record(item: PlannedSample, outcome: _Outcome) -> SampleRecord:
     )
 
 
+def _draw_all(
+    work: _Work, plan: Callable[..., list[PlannedSample]], asked_rows: int
+) -> tuple[list[PlannedSample], dict[PlannedSample, PictureOutcome], int]:
+    """Return what was planned, what became of it, and how many pictures had to be drawn.
+
+    All pictures of a run go through the UNet in batches of one size, `asked_rows` or less where a GPU's memory holds
+    less, so that checkpoints differ by their weights alone. Raises DeviceFull where it does not hold even one.
+    """
+    n_rows, is_measured = asked_rows, not takes_fewer(work.policy)
+    while True:
+        planned = plan(n_rows=n_rows)
+        outcomes, missing = _reuse_all(work, planned)
+        if missing and not is_measured:
+            is_measured = True
+            room = measure_room(work.source.base_folder, settings=work.settings, policy=work.policy)
+            fitting = work.processes.least(room.pictures(n_rows))
+            if fitting < n_rows:
+                work.say(f"{fitting} pictures at a time, not {n_rows}: {room.why_fewer(n_rows)}.")
+                n_rows = fitting
+                continue
+        drawn = _draw_share(work, missing, n_rows)
+        if work.processes.least(int(drawn is not None)):
+            outcomes.update(drawn or {})
+            missing_here = [item for item in planned if item not in outcomes]
+            outcomes.update((item, _drawn_elsewhere(work.store, item)) for item in missing_here)
+            return planned, outcomes, len(missing)
+        if n_rows == 1:
+            room = measure_room(work.source.base_folder, settings=work.settings, policy=work.policy)
+            raise DeviceFull(room.why_none())
+        work.say(f"{n_rows} pictures at a time filled the device's memory; {n_rows // 2} from now on.")
+        release_memory(work.policy)
+        n_rows //= 2
+
+
+def _draw_share(
+    work: _Work, missing: Sequence[PlannedSample], n_rows: int
+) -> dict[PlannedSample, PictureOutcome] | None:
+    """Draw and keep this process's share of `missing`; None where the device's memory did not hold `n_rows` pictures.
+
+    The model is local to it: with the exception go its weights and recordings, whose memory the next attempt needs.
+    """
+    mine = work.processes.share(_groups(missing, n_rows))
+    if not mine:
+        return {}
+    _check_prompts(work.source.base_folder, missing, work.settings)
+    drawn = _draw(mine, work.source, settings=work.settings, policy=work.policy, n_rows=n_rows)
+    if work.processes.is_main:
+        count = work.processes.count
+        named = work.named + ("" if count == 1 else f", process 1 of {count}")
+        drawn = track(drawn, total=sum(map(len, mine)), what=named)
+    try:
+        return dict(keep(drawn, work.store, work.output))
+    except RuntimeError as error:
+        if not takes_fewer(work.policy) or not is_out_of_memory(error):
+            raise
+        return None
+
+
 def _reuse_all(
-    planned: Sequence[PlannedSample], store: WorkStore, output: Path, processes: Processes
-) -> tuple[dict[PlannedSample, _Outcome], list[PlannedSample]]:
+    work: _Work, planned: Sequence[PlannedSample]
+) -> tuple[dict[PlannedSample, PictureOutcome], list[PlannedSample]]:
     """Return what could be copied from the work store, and what is missing, which is the same in every process.
 
     Only the main process looks: the others would find what their peers have already begun to draw.
     """
+    processes = work.processes
     processes.require_same("What decides the pictures", "".join(item.key for item in planned))
     outcomes = {}
     if processes.is_main:
-        outcomes = {item: outcome for item in planned if (outcome := _reuse(store, item, output))}
+        outcomes = {item: outcome for item in planned if (outcome := reuse(work.store, item, work.output))}
     is_missing = torch.tensor([item not in outcomes for item in planned])
     processes.from_main(is_missing)
     return outcomes, [item for item, missing in zip(planned, is_missing.tolist(), strict=True) if missing]
 
 
-def _drawn_elsewhere(store: WorkStore, item: PlannedSample) -> _Outcome:
-    outcome = _stored_outcome(store, item)
+def _drawn_elsewhere(store: WorkStore, item: PlannedSample) -> PictureOutcome:
+    outcome = stored_outcome(store, item)
     if outcome is None:
         raise PipelineError(
             f"{item.file} was drawn by another process, but is not in the work store {store.root}. All processes must "
             f"see the same project folder: put it on a disk that the machines share."
         )
-    return outcome
-
-
-def _stored_outcome(store: WorkStore, item: PlannedSample) -> _Outcome | None:
-    entry = store.get(STORE_KIND, item.key, ".json")
-    if entry is None:
-        return None
-    try:
-        return _Outcome.model_validate_json(entry.read_bytes())
-    except ValidationError:
-        return None
-
-
-def _reuse(store: WorkStore, item: PlannedSample, output: Path) -> _Outcome | None:
-    """Copy a picture from the work store to `output`; None when it is not there whole."""
-    outcome = _stored_outcome(store, item)
-    if outcome is None or outcome.sha256 is None:
-        return outcome
-    picture = store.get(STORE_KIND, item.key, ".png")
-    if picture is None or sha256_file(picture) != outcome.sha256:
-        return None
-    copy_file(picture, output / item.file)
     return outcome
 
 
@@ -208,7 +235,7 @@ def _draw(
     *,
     settings: SamplingSettings,
     policy: DevicePolicy,
-    batch_size: int,
+    n_rows: int,
 ) -> Iterator[tuple[PlannedSample, Picture]]:
     """Yield the pictures of every group in turn."""
     make_repeatable(policy)
@@ -226,7 +253,7 @@ def _draw(
             else:
                 load_adapter(model.unet, source.adapter_folder(step))
             requests = [PictureRequest(item.prompt.text, item.seed) for item in items]
-            yield DrawingBatch(requests, vectors[step], n_rows=pictures_at_once(policy, batch_size))
+            yield DrawingBatch(requests, vectors[step], n_rows=n_rows)
 
     for items, pictures in zip(groups, sample_batches(model, batches(), settings=settings), strict=True):
         yield from zip(items, pictures, strict=True)
@@ -247,35 +274,3 @@ def load_drawing_model(base_folder: Path, *, policy: DevicePolicy) -> DrawingMod
         policy=policy,
         forward=UNetForward(unet, policy=policy, recorded=True),
     )
-
-
-def _keep(
-    drawn: Iterable[tuple[PlannedSample, Picture]], store: WorkStore, output: Path
-) -> Iterator[tuple[PlannedSample, _Outcome]]:
-    """Write pictures in a second thread while the next ones are denoised; a failed write stops the drawing soon."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-picture") as writer:
-        waiting: deque[tuple[PlannedSample, Future[_Outcome]]] = deque()
-        for item, picture in drawn:
-            waiting.append((item, writer.submit(_write_picture, item, picture, store, output)))
-            while waiting and (len(waiting) > _MAX_UNWRITTEN or waiting[0][1].done()):
-                done, outcome = waiting.popleft()
-                yield done, outcome.result()
-        for done, outcome in waiting:
-            yield done, outcome.result()
-
-
-def _write_picture(item: PlannedSample, picture: Picture, store: WorkStore, output: Path) -> _Outcome:
-    outcome = _Outcome(sha256=None, invalid_reason=picture.invalid_reason)
-    if picture.pixels is not None:
-        content = _png(picture.pixels)
-        outcome = outcome.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
-        write_bytes(store.path(STORE_KIND, item.key, ".png"), content)
-        write_bytes(output / item.file, content)
-    write_record(store.path(STORE_KIND, item.key, ".json"), outcome)
-    return outcome
-
-
-def _png(pixels_HWC: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(buffer, "PNG")
-    return buffer.getvalue()

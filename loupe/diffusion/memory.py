@@ -79,9 +79,28 @@ def needs_gradient_checkpointing(cost: UNetCost, *, batch_size: int, policy: Dev
 
 
 def drawing_bytes(cost: DrawingCost, *, n_pictures: int, guided: bool, device: str) -> int:
-    """Return the peak memory of drawing `n_pictures` together: in the UNet or, one by one, in the VAE."""
-    rows = n_pictures * (2 if guided else 1)
-    return cost.weight_bytes + max(rows * cost.row_bytes, cost.decode_bytes) + PROCESS_BYTES[device]
+    """Return the peak memory of drawing `n_pictures` together: in the UNet or, one by one, in the VAE.
+
+    On a GPU the UNet is recorded twice, with and without an adapter, and a recording keeps its memory (cuda_graph.py).
+    """
+    in_unet = n_pictures * (2 if guided else 1) * cost.row_bytes
+    peak = 2 * in_unet + cost.decode_bytes if device == "cuda" else max(in_unet, cost.decode_bytes)
+    return cost.weight_bytes + peak + PROCESS_BYTES[device]
+
+
+def pictures_that_fit(cost: DrawingCost, *, asked: int, guided: bool, device: str, free_bytes: int) -> int:
+    """Return the first of `asked`, its half, a quarter ... that fits into `free_bytes` together; 0 if not even one."""
+    return next(
+        (n for n in halvings(asked) if drawing_bytes(cost, n_pictures=n, guided=guided, device=device) <= free_bytes),
+        0,
+    )
+
+
+def halvings(asked: int) -> Iterator[int]:
+    """Yield `asked`, its half, a quarter ... down to 1, rounded down."""
+    while asked:
+        yield asked
+        asked //= 2
 
 
 def setting_that_fits(
@@ -103,15 +122,23 @@ def setting_that_fits(
     return None
 
 
-def drawing_problem(cost: DrawingCost, *, n_pictures: int, guided: bool, device: str, free_bytes: int) -> str | None:
-    """Return why drawing `n_pictures` together does not fit, with the number that would; None when it fits."""
-    sizes = [drawing_bytes(cost, n_pictures=n, guided=guided, device=device) for n in range(1, n_pictures + 1)]
-    if sizes[-1] <= free_bytes:
+def drawing_problem(
+    cost: DrawingCost, *, n_pictures: int, side_px: int, guided: bool, device: str, free_bytes: int
+) -> str | None:
+    """Return why drawing `n_pictures` together does not fit, with the resolution that would; None when it fits.
+
+    `cost` is of a picture of `side_px` squared; activations grow with the number of pixels.
+    """
+    needed = drawing_bytes(cost, n_pictures=n_pictures, guided=guided, device=device)
+    if needed <= free_bytes:
         return None
-    fitting = sum(size <= free_bytes for size in sizes)
-    advice = f"This would fit: generate.batch_size {fitting}." if fitting else "Not even one picture would fit."
+    fixed = cost.weight_bytes + PROCESS_BYTES[device]
+    sides = range(side_px - side_px % -_SIDE_STEP - _SIDE_STEP, 0, -_SIDE_STEP)
+    fitting = next((side for side in sides if fixed + (side / side_px) ** 2 * (needed - fixed) <= free_bytes), None)
+    advice = f"This would fit: data.resolution {fitting}." if fitting else "No resolution would fit on this device."
+    together = "one picture" if n_pictures == 1 else f"{n_pictures} pictures together"
     return (
-        f"drawing {n_pictures} pictures together needs about {sizes[-1] / GB:.1f} GB on {device}, and "
+        f"drawing {together} of {side_px} x {side_px} px needs about {needed / GB:.1f} GB on {device}, and "
         f"{free_bytes / GB:.1f} GB are free. {advice}"
     )
 

@@ -8,12 +8,13 @@ weight depends on them, since everything that draws is loaded for it and freed a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loupe.atomic_io import empty_folder
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.generation import render_samples
+from loupe.diffusion.picture_rows import DeviceFull
 from loupe.diffusion.prompts import fixed_prompts
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.sampling import SamplingSettings, pictures_at_once
@@ -28,19 +29,20 @@ class PreviewPlan:
 
     prompts: tuple[PromptRecord, ...]
     seeds_per_prompt: int
+    batch_size: int
 
 
 def plan_previews(
-    prompts: Mapping[str, str], count: int, *, seeds_per_prompt: int, policy: DevicePolicy
+    prompts: Mapping[str, str], count: int, *, seeds_per_prompt: int, batch_size: int, policy: DevicePolicy
 ) -> PreviewPlan:
     """Return the plan for the first `count` of `prompts`: seed index 0 of each.
 
-    On the CPU the UNet always takes the same number of pictures at a time, so the places left over are given to the
-    next seeds, up to the `seeds_per_prompt` of generate: they cost nothing and generate wants them anyway.
+    The UNet takes as many pictures at a time as in generate, whose `batch_size` and `seeds_per_prompt` are given: only
+    then are they the same pictures. Places left over go to the next seeds, which generate wants anyway.
     """
     chosen = tuple(fixed_prompts(dict(list(prompts.items())[:count]), known_colours=()))
-    places = pictures_at_once(policy, len(chosen)) // len(chosen) if chosen else 1
-    return PreviewPlan(chosen, min(max(1, places), seeds_per_prompt))
+    places = pictures_at_once(policy, batch_size) // len(chosen) if chosen else 1
+    return PreviewPlan(chosen, min(max(1, places), seeds_per_prompt), batch_size)
 
 
 class Previews:
@@ -72,14 +74,11 @@ class Previews:
                 purpose="generate",
                 root_seed=self.root_seed,
                 settings=self.settings,
-                batch_size=len(self.plan.prompts),
+                batch_size=self.plan.batch_size,
                 output=self.folder,
                 store=self.store,
                 what="preview",
             )
-        except RuntimeError as error:
-            reason = (str(error).splitlines() or [""])[0]
-            if "out of memory" not in reason:  # as CUDA and MPS both say it; MPS has no exception of its own for it
-                raise
-            say(f"previews: no more in this run, the device's memory is full ({reason}). Training goes on.")
-            self.plan = PreviewPlan((), 0)
+        except DeviceFull as error:
+            say(f"previews: no more in this run; training goes on. {error}")
+            self.plan = replace(self.plan, prompts=())

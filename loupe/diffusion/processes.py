@@ -68,6 +68,15 @@ class Processes:
             with self._reporting():
                 distributed.broadcast(tensor, src=0)
 
+    def least(self, number: int) -> int:
+        """Return the smallest of the numbers that the processes hand in."""
+        import torch
+
+        numbers = torch.zeros(self.count, dtype=torch.int64)
+        numbers[self.index] = number
+        self.add_up(numbers)
+        return int(numbers.min())
+
     def require_same(self, what: str, text: str) -> None:
         """Raise PipelineError, in every process, unless all hand in the same `text`."""
         import torch

@@ -21,7 +21,8 @@ from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 _DECIDING_MODULES = (
     "adapter.py", "base_model.py", "cpu_shares.py", "cuda_graph.py", "device.py", "dora.py", "fused_lora.py",
-    "generation.py", "sampling.py", "tensor_files.py", "text.py", "text_vectors.py", "unet_forward.py", "validity.py",
+    "generation.py", "picture_store.py", "sampling.py", "tensor_files.py", "text.py", "text_vectors.py",
+    "unet_forward.py", "validity.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
@@ -89,10 +90,11 @@ def plan_samples(
     root_seed: int,
     settings: SamplingSettings,
     policy: DevicePolicy,
+    n_rows: int,
 ) -> list[PlannedSample]:
     """Return every picture, ordered by prompt, seed index and step, after checking the adapters of `steps`.
 
-    The batch size is not part of a key: it does not change a picture (see `sampling.pictures_at_once`).
+    `n_rows` pictures go through the UNet together: it decides the last bits (see `sampling.pictures_at_once`).
     """
     adapters = verified_adapters(source, steps)
     shared = {
@@ -101,6 +103,7 @@ def plan_samples(
         "sampler": SAMPLER,
         "device": device_identity(policy),
         "dtype": policy.dtype_name,
+        "n_rows": n_rows,
         "versions": library_versions(*_DECIDING_LIBRARIES),
         "source": source_fingerprint(*(Path(__file__).with_name(name) for name in _DECIDING_MODULES)),
     }

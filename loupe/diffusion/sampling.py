@@ -96,11 +96,12 @@ def sample_seed(root_seed: int, *, purpose: Purpose, prompt_id: str, seed_index:
 
 
 def pictures_at_once(policy: DevicePolicy, batch_size: int) -> int:
-    """Return how many pictures go through the UNet together: `batch_size`, but always 8 on the CPU.
+    """Return how many pictures are to go through the UNet together: `batch_size`, but always 8 on the CPU.
 
-    CPU kernels choose their blocking, and with it the last bits of a result, by the number of rows. With a constant
-    power of two (the last batch is filled up) a picture comes out bit-equal wherever it stands in the list and
-    whatever its neighbours are. On a GPU that is not promised: pictures may differ by a level between batch sizes.
+    Kernels choose their blocking, and with it the last bits of a result, by the number of rows; so the last batch is
+    filled up, and the number is part of a picture's key (sample_plan.py). On the CPU, with a constant power of two, a
+    picture comes out bit-equal wherever it stands in the list and whatever its neighbours are. A GPU takes fewer where
+    its memory does not hold as many (picture_rows.py).
     """
     return PICTURES_AT_ONCE_CPU if policy.device == "cpu" else batch_size
 
@@ -229,7 +230,7 @@ class DrawingBatch:
     embeddings: Mapping[str, torch.Tensor]
     """Of every prompt and the negative one: [T, D] float32 on the CPU."""
     n_rows: int
-    """Pictures to fill the batch up to on the CPU, with the last request again."""
+    """Pictures to fill the batch up to, with the last request again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +250,7 @@ class _Begun:
 
 def _begin(model: DrawingModel, batch: DrawingBatch, settings: SamplingSettings) -> _Begun:
     requests = list(batch.requests)
-    on_cpu = model.policy.device == "cpu"
-    filling = [requests[-1]] * (batch.n_rows - len(requests)) if on_cpu else []
+    filling = [requests[-1]] * (batch.n_rows - len(requests))
     latents = _denoise_batch(model, requests + filling, embeddings=batch.embeddings, settings=settings)
     latents = latents[: len(requests)]
     images = [decode_latents(model.vae, latents_CHW) for latents_CHW in latents]

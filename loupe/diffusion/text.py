@@ -26,7 +26,7 @@ def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.
     """Return the last hidden states [B, T, D] float32 on the CPU of texts' tokens [B, T].
 
     On the CPU every text by itself, several at the same time: put together the matrix kernels differ, and the last bits
-    would depend on the neighbours.
+    would depend on the neighbours. On a GPU always as many together, for the number decides the last bits.
     """
     import torch
 
@@ -35,9 +35,17 @@ def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.
             return text_encoder(ids.to(text_encoder.device)).last_hidden_state.float().cpu()
 
     if text_encoder.device.type == "cuda":
-        return torch.cat([hidden(part) for part in ids_BT.split(TEXTS_AT_ONCE_GPU)])
+        return torch.cat([hidden(part) for part in full_parts(ids_BT)])[: len(ids_BT)]
     at_once = n_at_once(n_threads=torch.get_num_threads())
     return torch.cat(list(each_by_itself(hidden, ids_BT.split(1), n_at_once=at_once)))
+
+
+def full_parts(ids_BT: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return parts of TEXTS_AT_ONCE_GPU rows, the last one filled up with the last row."""
+    import torch
+
+    filling = ids_BT[-1:].expand(-len(ids_BT) % TEXTS_AT_ONCE_GPU, -1)
+    return torch.cat([ids_BT, filling]).split(TEXTS_AT_ONCE_GPU)
 
 
 def embed_all(texts: Sequence[str], *, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """open_clip models as extractors: the demo's own folder, or an architecture with a pretrained tag or local weights.
 
 Only safetensors are loaded and nothing is downloaded: what is not in the hub cache is a sentence that says how to get
-it. A pretrained tag is believed when the
-cache's own name of its file, a SHA-256, agrees; any other file bears its hash in its name. The image pipeline is
-open_clip's own (resize, crop and normalisation of the pretrained tag).
+it. A pretrained tag is believed when the cache's own name of its file, a SHA-256, agrees; any other file bears its hash
+in its name. The image pipeline is open_clip's own, with the resize, crop and normalisation that the weights need
+(clip_settings.py).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError, nearest_names
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import DEMO_CLIP
+from loupe.metric_specs import CLIP_FILE, DEMO_CLIP
 from loupe.metrics.cached_files import is_cached_file
+from loupe.metrics.clip_settings import settings_of_tag, tag_of_file
 from loupe.metrics.images import Pixels
 from loupe.metrics.networks import inference, require_trained
 
 CONFIG = "open_clip_config.json"
 SAFETENSORS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class ClipSource:
     image_size_px: int
     tagged: bool = False
     """Whether a pretrained tag of open_clip's stands for the weights."""
+    as_tag: str | None = None
+    """The pretrained tag whose settings a file was taken to need."""
 
     @property
     def settings_files(self) -> tuple[Path, ...]:
@@ -57,7 +59,8 @@ class ClipSource:
         interpolation = self.preprocess.get("interpolation", "bicubic")
         mode = self.preprocess.get("resize_mode", "shortest")
         how = {"shortest": "shortest side, centre crop", "longest": "longest side, padded", "squash": "squashed"}[mode]
-        return f"Pillow {interpolation} to {self.image_size_px} px ({how})"
+        normalised = f", normalised as for {self.as_tag}" if self.as_tag else ""
+        return f"Pillow {interpolation} to {self.image_size_px} px ({how}){normalised}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,11 @@ def find_demo_clip(folder: Path) -> ClipSource:
 
 
 def find_clip(name: str) -> ClipSource:
-    """Return the model of `<architecture>/<pretrained tag or local safetensors file>`, or raise PipelineError.
+    """Return the model of `<architecture>/<pretrained tag>` or `<architecture>/<file>.safetensors[@<pretrained tag>]`.
 
-    Refuses a tag trained with QuickGELU under an architecture without it (and the reverse): it would load, and score
-    wrongly.
+    A file's preprocessing is that of the tag behind the @, or else what all tags of its architecture have in common.
+    Raises PipelineError where the tags differ and the entry names none, where the activation (QuickGELU) of the tag is
+    not the architecture's, and where anything is not there.
     """
     import open_clip
 
@@ -105,23 +109,19 @@ def find_clip(name: str) -> ClipSource:
             f"safetensors file>, e.g. ViT-B-32/laion2b_s34b_b79k. Near architectures: {near}."
         )
     image_size_px = config["vision_cfg"]["image_size"]
-    if tag.endswith(".safetensors"):
-        weights = Path(tag).expanduser()
-        if not weights.is_file():
-            raise PipelineError(f"evaluate.extractors names {name!r}, but {weights} is not there. Correct the path.")
-        _require_same_activation(architecture, config, "openai" in weights.name.lower() or None, weights.name)
-        return ClipSource(f"{architecture}/{weights.stem}", architecture, weights, None, {}, image_size_px)
-    pretrained = open_clip.get_pretrained_cfg(architecture, tag)
-    if not pretrained:
-        known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        raise PipelineError(
-            f"evaluate.extractors names {name!r}: {architecture} has no pretrained tag {tag!r}. Known tags: {known}; "
-            "a local file must end in .safetensors."
-        )
-    _require_same_activation(architecture, config, bool(pretrained.get("quick_gelu")), tag)
-    preprocess = {key: pretrained[key] for key in PREPROCESS_KEYS if pretrained.get(key) is not None}
-    weights = _cached_weights(name, pretrained)
-    return ClipSource(name, architecture, weights, None, preprocess, image_size_px, tagged=True)
+    local = CLIP_FILE.fullmatch(name)
+    if local is None:
+        preprocess = settings_of_tag(architecture, tag, entry=name)
+        weights = _cached_weights(name, open_clip.get_pretrained_cfg(architecture, tag))
+        return ClipSource(name, architecture, weights, None, preprocess, image_size_px, tagged=True)
+    weights = Path(local["file"]).expanduser()
+    if not weights.is_file():
+        raise PipelineError(f"evaluate.extractors names {name!r}, but {weights} is not there. Correct the path.")
+    as_tag = local["tag"] or tag_of_file(architecture, entry=name)
+    preprocess = settings_of_tag(architecture, as_tag, entry=name) if as_tag else {}
+    return ClipSource(
+        f"{architecture}/{weights.stem}", architecture, weights, None, preprocess, image_size_px, as_tag=as_tag
+    )
 
 
 def clip_info(source: ClipSource) -> ExtractorInfo:
@@ -187,18 +187,6 @@ def _n_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer.tokenizer(text)["input_ids"])
 
 
-def _require_same_activation(architecture: str, config: Mapping[str, Any], quick: bool | None, weights: str) -> None:
-    """Refuse weights under the other activation; `quick` None: nothing is known of the weights."""
-    has_quick = bool(config.get("quick_gelu"))
-    if quick is None or quick == has_quick:
-        return
-    other = architecture.removesuffix("-quickgelu") if has_quick else f"{architecture}-quickgelu"
-    raise PipelineError(
-        f"evaluate.extractors: {weights} was trained {'with' if quick else 'without'} QuickGELU, {architecture} is "
-        f"{'without' if quick else 'with'} it; the scores would be wrong without any error. Use {other}/..."
-    )
-
-
 def _cached_weights(name: str, pretrained: Mapping[str, Any]) -> Path:
     """Return the tag's safetensors in the Hugging Face cache; never downloads."""
     from huggingface_hub import try_to_load_from_cache
@@ -214,6 +202,6 @@ def _cached_weights(name: str, pretrained: Mapping[str, Any]) -> Path:
     fetch = f"import open_clip; open_clip.create_model('{architecture}', pretrained='{tag}')"
     raise PipelineError(
         f"evaluate.extractors names {name!r}, and its weights are not in the Hugging Face cache ({where}). Fetch them "
-        f'once where there is a network: python -c "{fetch}"; or name a local file, {architecture}/<file>.safetensors. '
-        "demo-clip needs no download; its score is clip_demo."
+        f'once where there is a network: python -c "{fetch}"; or name a local file: '
+        f"{architecture}/<file>.safetensors@{tag}. demo-clip needs no download; its score is clip_demo."
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, nearest_names, problems_message
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import array_prefix, column_name
+from loupe.metric_specs import MEASURE_ANEW, array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
@@ -91,7 +91,7 @@ class Extractors:
                 ", ".join(f"{e.name} ({e.sha256[:12]})" for e in infos) for infos in (measured_with, self.infos)
             )
             raise PipelineError(
-                f"data/reference was measured with {before}, this run measures with {now}. Run: dvc repro reference"
+                f"data/reference was measured with {before}, this run measures with {now}. Run: {MEASURE_ANEW}"
             )
 
 
@@ -148,7 +148,7 @@ def _extractor(name: str, demo_folder: Path, machine: Machine) -> Extractor:
     raise PipelineError(
         f"evaluate.extractors: no extractor is called {name!r}."
         f"{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(EXAMPLES)}, and "
-        "<open_clip architecture>/<pretrained tag or local safetensors file>."
+        "<open_clip architecture>/<pretrained tag, or local safetensors file and perhaps @<pretrained tag>>."
     )
 
 
@@ -170,8 +170,9 @@ def _inception(place: str, machine: Machine) -> PictureExtractor:
 
 def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
     info = clip_info(source)
-    code = [HERE / "networks.py", HERE / "images.py", HERE / "clip.py", *source.settings_files]
-    kind = _kind_of(info, machine, code, ("torch", "open-clip-torch", "torchvision", "pillow"))
+    code = [HERE / name for name in ("networks.py", "images.py", "clip.py", "clip_settings.py")]
+    libraries = ("torch", "open-clip-torch", "torchvision", "pillow")
+    kind = _kind_of(info, machine, [*code, *source.settings_files], libraries, preprocess=source.preprocess)
     return TextExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, machine.device)))
 
 
@@ -184,9 +185,11 @@ def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
     return PictureExtractor(info=info, kind=kind, load=cache(partial(load_picture_model, source, machine.device)))
 
 
-def _kind_of(info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str]) -> str:
+def _kind_of(
+    info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str], **settings: Any
+) -> str:
     """Return the store's kind; the extractor's name decides no feature, its role, weights and resize do."""
-    parts = {"info": info.model_dump(), "machine": machine.identity}
+    parts = {"info": info.model_dump(), "machine": machine.identity, **settings}
     return _store_kind(info.role, parts, code, libraries)
 
 

@@ -9,10 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from loupe.errors import PipelineError, problems_message
 from loupe.metrics import image_set as names
 from loupe.metrics.colour_families import family_index
 from loupe.metrics.extractors import Extractors, TextExtractor, pixel_measure_kind
-from loupe.metrics.feature_store import Compute, complete_arrays, stored_arrays
+from loupe.metrics.feature_store import Compute, complete_arrays, stored_arrays, stored_keys
 from loupe.metrics.image_set import ImageSet, asked_colour_classes
 from loupe.metrics.images import ImageFile, MadeImage
 from loupe.metrics.pixel_measures import measure_pixels
@@ -57,7 +58,9 @@ def complete_features(
     """Let every extractor look at every row, once ever per content; the features stay in the store, not in memory.
 
     The files must have been checked (`check_image_files`): features are filed under the hash that was recorded.
+    Raises PipelineError, before anything is measured, when a network that is needed does not load or was never trained.
     """
+    _load_needed(rows, extractors, store)
     counts = []
     for source in _sources(extractors):
         read = _reader(rows, source)
@@ -78,6 +81,20 @@ def complete_features(
         reused=sum(c.reused for c in counts),
         long_texts=_cut_texts(rows, extractors, store),
     )
+
+
+def _load_needed(rows: Sequence[ImageRow], extractors: Extractors, store: WorkStore) -> None:
+    """Load every network that has something to look at; each stays loaded."""
+    problems: dict[str, None] = {}
+    for source in _sources(extractors):
+        keys = set(_keys(rows, source))
+        if stored_keys(store, source.kind, keys) != keys:
+            try:
+                source.load()
+            except PipelineError as error:
+                problems[str(error)] = None
+    if problems:
+        raise PipelineError(problems_message("evaluate.extractors", list(problems)))
 
 
 def read_features(rows: Sequence[ImageRow], extractors: Extractors, store: WorkStore) -> ImageSet:

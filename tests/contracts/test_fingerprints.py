@@ -25,9 +25,12 @@ KEYS = {
     "generation.py": (
         sample_plan._DECIDING_MODULES,
         {
+            "cost_model.py": "counts memory; the number of pictures together is in the key",
             "hub.py": "finds files",
             "latent_files.py": "a part of text_vectors.py that drawing does not use",
             "latents.py": "a part of text_vectors.py that drawing does not use",
+            "memory.py": "counts memory; the number of pictures together is in the key",
+            "picture_rows.py": "chooses the number of pictures together, which is in the key",
             "processes.py": "shares out",
             "prompts.py": "chooses texts, which are in the key",
             "sample_plan.py": "makes the key",

@@ -35,6 +35,7 @@ L1 = tuple(
         "run_params",
         "run_samples",
         "run_scores",
+        "run_stale",
         "run_state",
         "run_store",
         "run_training",

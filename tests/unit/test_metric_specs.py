@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs
+from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs, local_weights
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 
@@ -157,3 +158,22 @@ def test_columns_alone_tell_which_are_scores(extractors: tuple[ExtractorInfo, ..
     assert set(known) == set(specs)
     for key, spec in specs.items():
         assert (known[key].level, known[key].better, known[key].unit) == (spec.level, spec.better, spec.unit)
+
+
+@pytest.mark.parametrize(
+    ("entry", "file"),
+    [
+        ("demo", None),
+        ("demo-clip", None),
+        ("inception", None),
+        ("inception:weights.pth", None),
+        ("dinov2", None),
+        ("ViT-B-32/laion2b_s34b_b79k", None),
+        ("ViT-B-32/mine.safetensors", "mine.safetensors"),
+        ("ViT-B-32//models/a@b/mine.safetensors", "/models/a@b/mine.safetensors"),
+        ("ViT-B-32/models/mine.safetensors@laion2b_e16", "models/mine.safetensors"),
+        ("dinov2:models/dino", "models/dino/model.safetensors"),
+    ],
+)
+def test_the_file_that_an_entry_names(entry: str, file: str | None) -> None:
+    assert local_weights(entry) == (None if file is None else Path(file))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import pytest
 from ruamel.yaml import YAML
 
 from loupe import cli
+from loupe.atomic_io import write_record
 from loupe.diffusion import memory, train_memory, trial_run
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.cost_model import unet_cost
+from loupe.diffusion.cost_model import drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.trial_run import DrawingTrial
+from loupe.evaluation_records import ReferenceManifest
+from loupe.metrics.extractors import Machine, resolve_extractors
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
 from loupe.workstore import WorkStore
+from tests.run_parts import write_lock
 from tests.tiny_models import build_tiny_base_model
 from tests.unit.diffusion.tiny_project import REPOSITORY, write_tiny_project
 
@@ -150,6 +155,70 @@ def test_knobs_that_the_machine_or_the_base_model_cannot_meet_are_named_together
     assert "adamw_8bit" in error
 
 
+# --- weights outside the project -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_results(project, base, tmp_path):
+    """The project encoded from a base model of its own, and measured with an open_clip file of its own."""
+    from stages.encode import encode
+
+    own, weights = shutil.copytree(base, tmp_path / "own-base"), tmp_path / "mine.safetensors"
+    weights.write_bytes(b"weights")
+    change(project, "model", base=str(own))
+    change(project, "evaluate", extractors=["demo", f"ViT-B-32-quickgelu/{weights}"])
+    paths = ProjectPaths(project)
+    encode(load_params(project / "params.yaml"), paths, WorkStore(project / ".work"))
+    found = resolve_extractors(
+        load_params(project / "params.yaml").evaluate.extractors, demo_folder=paths.demo, machine=Machine("cpu", "x")
+    )
+    reference = ReferenceManifest(extractors=found.infos, n_real={}, nulls={}, real_scores={}, files={})
+    write_record(paths.reference / "manifest.json", reference)
+    write_lock(project)
+    return project, own, weights
+
+
+def test_weights_that_are_those_of_the_results_are_no_problem(with_results, capsys):
+    cli.main(["check", "--fast"])
+    assert "scorers" in lines_of(capsys.readouterr().out)
+
+
+def test_a_replaced_extractor_is_no_go_with_the_command_that_measures_anew(with_results, capsys):
+    _, _, weights = with_results
+    weights.write_bytes(b"Weights")
+    _, error = refusal(capsys, "check", "--fast")
+    assert f"ViT-B-32-quickgelu/{weights} is not what data/reference and the scores were measured with" in error
+    assert "dvc repro --force --single-item reference && dvc repro" in error
+
+
+def test_a_base_model_whose_weights_changed_is_no_go_with_the_command_that_encodes_anew(with_results, capsys):
+    _, own, _ = with_results
+    file = next((own / "unet").glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    _, error = refusal(capsys, "check", "--fast")
+    assert f"model.base: {own} is not what data/latents and the adapters were made with" in error
+    assert "dvc repro --force --single-item encode && dvc repro" in error
+
+
+@pytest.mark.parametrize("reason", ["parameters", "no lock", "no results"])
+def test_what_dvc_runs_again_anyway_is_no_problem(with_results, capsys, reason):
+    project, _, weights = with_results
+    weights.write_bytes(b"Weights")
+    if reason == "parameters":
+        change(project, "evaluate", batch_size=7)
+    elif reason == "no lock":
+        (project / "dvc.lock").unlink()
+    else:
+        shutil.rmtree(project / "data" / "reference")
+    cli.main(["check", "--fast"])
+    assert "scorers" in lines_of(capsys.readouterr().out)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
 def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
     monkeypatch.setattr(trial_run, "try_training", lambda *_, **__: pytest.fail("training was tried"))
     monkeypatch.setattr(trial_run, "try_drawing", lambda *_, **__: pytest.fail("drawing was tried"))
@@ -158,9 +227,27 @@ def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
     out, error = refusal(capsys, "check")
     assert "No go: params.yaml: 2 problems" in error
     assert "training needs about 1.5 GB on cpu, and 0.8 GB are free. No setting would fit" in error
-    assert "drawing 8 pictures together needs about 1.5 GB on cpu" in error
-    assert "Not even one picture would fit" in error
+    assert "drawing 8 pictures together of 64 x 64 px needs about 1.5 GB on cpu" in error
+    assert "No resolution would fit" in error
     assert "\ngo " not in out
+
+
+def test_on_a_gpu_fewer_pictures_together_are_advised_and_no_problem(project, capsys, monkeypatch):
+    base = Path(load_params(project / "params.yaml").model.base)
+    cost = drawing_cost(base, latent_side=8, text_tokens=77, policy=DevicePolicy("cpu", "float32", ""))
+    free = memory.drawing_bytes(cost, n_pictures=8, guided=True, device="cpu") - 1
+    tried = []
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: free)
+    monkeypatch.setattr("loupe.diffusion.picture_rows.takes_fewer", lambda policy: True)
+    monkeypatch.setattr(
+        trial_run, "try_drawing", lambda *_, **k: tried.append(k["batch_size"]) or DrawingTrial(0.1, 0.1, None)
+    )
+    with contextlib.suppress(SystemExit):
+        cli.main(["check"])
+    out, error = capsys.readouterr()
+    assert "for 4 pictures together, estimated; not 8, which do not fit" in lines_of(out)["memory"]
+    assert tried == [4]
+    assert "drawing" not in error
 
 
 def test_training_recomputes_activations_where_it_would_not_fit_otherwise(project, capsys, monkeypatch):

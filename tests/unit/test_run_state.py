@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from loupe.atomic_io import sha256_file
 from loupe.run_state import RunState, run_state
 from loupe.run_store import RunStore
 from tests.run_fixture import RUNS, Shape, age, complete_run, edit_params, hold_lock, running_run
+from tests.run_parts import write_lock
 
 SMALL = Shape(seeds=1, size_px=16)
 
@@ -118,6 +120,43 @@ def test_more_steps_make_training_stale_without_any_lock(tmp_path: Path) -> None
     (tmp_path / "dvc.lock").unlink()
     edit_params(tmp_path, "train", "max_steps", 375)
     assert status_of(state_of(tmp_path), "train") == "stale"
+
+
+def test_a_replaced_extractor_file_makes_reference_stale_with_the_command_that_measures_anew(tmp_path: Path) -> None:
+    complete_run(tmp_path, SMALL)
+    weights, manifest = tmp_path / "mine.safetensors", tmp_path / "data" / "evaluation" / "manifest.json"
+    weights.write_bytes(b"weights")
+    manifest.write_text(manifest.read_text().replace("2" * 64, sha256_file(weights)))
+    edit_params(tmp_path, "evaluate", "extractors", ["demo", "ViT-B-32/mine.safetensors@laion2b_s34b_b79k"])
+    write_lock(tmp_path)
+    assert state_of(tmp_path).kind == "complete"
+
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"Weights")
+    os.utime(other, (1, 1))
+    other.replace(weights)
+    state = state_of(tmp_path)
+    stale = {stage.name for stage in state.stages if stage.status == "stale"}
+    assert stale == {"reference", "evaluate", "select", "confirm", "export"}
+    assert "mine.safetensors@laion2b_s34b_b79k is not what the scores were measured with" in state.summary
+    assert state.next_command == "dvc repro --force --single-item reference && dvc repro"
+
+    edit_params(tmp_path, "evaluate", "batch_size", 7)
+    assert state_of(tmp_path).next_command == "dvc repro", "then DVC runs it again by itself"
+
+
+def test_a_file_that_was_there_before_the_scores_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"other weights than those of the scores")
+    complete_run(tmp_path, SMALL)
+    edit_params(tmp_path, "evaluate", "extractors", ["demo", f"ViT-B-32/{weights}"])
+    write_lock(tmp_path)
+    later = weights.stat().st_ctime + 10
+    os.utime(tmp_path / "data" / "evaluation" / "manifest.json", (later, later))
+    monkeypatch.setattr(
+        "loupe.run_files.sha256_file", lambda path: sha256_file(path) if path != weights else pytest.fail("it was read")
+    )
+    assert state_of(tmp_path).kind == "complete"
 
 
 def test_scores_of_other_pictures_are_stale(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def main(base: Path, output: Path) -> None:
         processes.add_up(summed)
         processes.from_main(received)
         processes.require_same("The same thing", "same")
-        report |= {"sum": summed.item(), "from_main": received.item()}
+        report |= {"sum": summed.item(), "from_main": received.item(), "least": processes.least(7 - processes.index)}
         report["differing"] = _error_of(lambda: processes.require_same("The thing", f"of {processes.index}"))
         _train(base, output, processes, report)
         _train_both_models(base, output, processes)

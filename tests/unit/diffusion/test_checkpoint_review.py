@@ -14,6 +14,7 @@ from loupe.diffusion.adapter import load_adapter, set_adapter_state
 from loupe.diffusion.base_model import load_noise_scheduler, load_unet
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import read_examples
+from loupe.diffusion.picture_rows import DeviceFull
 from loupe.diffusion.previews import plan_previews
 from loupe.diffusion.validation import make_validation_set, validation_losses
 from loupe.errors import PipelineError
@@ -235,13 +236,15 @@ def test_a_preview_that_does_not_fit_is_said_and_training_goes_on(project, tiny_
 
     def full(*arguments, **options):
         calls.append(options["steps"])
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise DeviceFull("The memory of cuda did not hold one picture")
 
     monkeypatch.setattr(previews, "render_samples", full)
     manifest = run(project, tiny_base_model, monkeypatch, preview_prompts=2, max_steps=2, lr_warmup_steps=1)
     assert [checkpoint.step for checkpoint in manifest.checkpoints] == [2]
     assert calls == [[0]]
-    assert "no more in this run, the device's memory is full (CUDA out of memory" in capsys.readouterr().out
+    assert (
+        "no more in this run; training goes on. The memory of cuda did not hold one picture" in capsys.readouterr().out
+    )
 
 
 def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(project, tiny_base_model, monkeypatch):
@@ -253,19 +256,21 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(project, tin
         train(params.model_copy(update={"generate": prompts}), ProjectPaths(project), WorkStore(project / ".work"))
 
 
-def test_the_plan_takes_the_first_prompts_and_fills_the_cpus_batch():
+def test_the_plan_takes_the_first_prompts_and_fills_generates_batch():
     prompts = {f"p{number}": f"text {number}" for number in range(5)}
     on_gpu = DevicePolicy("cuda", "bfloat16", "test")
 
     def plan(count, seeds_per_prompt, policy):
-        made = plan_previews(prompts, count, seeds_per_prompt=seeds_per_prompt, policy=policy)
+        made = plan_previews(prompts, count, seeds_per_prompt=seeds_per_prompt, batch_size=16, policy=policy)
+        assert made.batch_size == 16
         return [prompt.prompt_id for prompt in made.prompts], made.seeds_per_prompt
 
     assert plan(4, 4, CPU) == (["p0", "p1", "p2", "p3"], 2)
     assert plan(4, 1, CPU) == (["p0", "p1", "p2", "p3"], 1)
     assert plan(1, 4, CPU) == (["p0"], 4)
     assert plan(9, 4, CPU) == (["p0", "p1", "p2", "p3", "p4"], 1)
-    assert plan(4, 4, on_gpu) == (["p0", "p1", "p2", "p3"], 1)
+    assert plan(4, 9, on_gpu) == (["p0", "p1", "p2", "p3"], 4)
+    assert plan(4, 3, on_gpu) == (["p0", "p1", "p2", "p3"], 3)
     assert plan(0, 4, CPU)[0] == []
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file
-from loupe.diffusion import generation, sample_plan, text_vectors
+from loupe.diffusion import generation, picture_store, sample_plan, text_vectors
 from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
@@ -66,8 +66,8 @@ class _InTurn(Processes):
     def require_same(self, what, text):
         pass
 
-    def wait(self):
-        pass
+    def least(self, number):
+        return number
 
 
 def _render(
@@ -91,7 +91,7 @@ def _render(
 def _plan(source, **changes):
     options = {
         "steps": [0, 2], "prompts": [RED], "seeds_per_prompt": 1, "purpose": "generate", "root_seed": 42,
-        "settings": SETTINGS, "policy": choose_device(),
+        "settings": SETTINGS, "policy": choose_device(), "n_rows": 8,
     }  # fmt: skip
     return plan_samples(source, **{**options, **changes})
 
@@ -201,7 +201,7 @@ def test_a_damaged_store_entry_is_drawn_anew(source, full_store, tmp_path, damag
     expected = (root / "samples" / "red-0" / "0.png").read_bytes()
     item = _plan(source, steps=[0])[0]
     suffix = ".json" if damage == "broken record" else ".png"
-    entry = WorkStore(root / ".work").get(generation.STORE_KIND, item.key, suffix)
+    entry = WorkStore(root / ".work").get(picture_store.STORE_KIND, item.key, suffix)
     if damage == "missing picture":
         entry.unlink()
     else:
@@ -226,6 +226,7 @@ def test_the_confirm_purpose_draws_from_other_seeds(source):
         {"settings": replace(SETTINGS, negative_prompt="blue")},
         {"settings": replace(SETTINGS, width_px=128)},
         {"root_seed": 43},
+        {"n_rows": 4},
         {"prompts": [PromptRecord(prompt_id="red", text="a photo of red shoes.", colour="Red")]},
     ],
 )
@@ -321,7 +322,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_anything_is_drawn(source, t
 
 
 def test_an_interrupted_run_leaves_no_manifest_and_its_pictures_are_reused(source, tmp_path, monkeypatch):
-    write, written = generation._write_picture, []
+    write, written = picture_store._write_picture, []
 
     def fail_at_fourth(*arguments):
         if len(written) == 3:
@@ -329,11 +330,11 @@ def test_an_interrupted_run_leaves_no_manifest_and_its_pictures_are_reused(sourc
         written.append(arguments)
         return write(*arguments)
 
-    monkeypatch.setattr(generation, "_write_picture", fail_at_fourth)
+    monkeypatch.setattr(picture_store, "_write_picture", fail_at_fourth)
     with pytest.raises(OSError, match="No space left"):
         _render(source, tmp_path, [RED])
     assert not (tmp_path / "samples" / "manifest.json").exists()
-    monkeypatch.setattr(generation, "_write_picture", write)
+    monkeypatch.setattr(picture_store, "_write_picture", write)
     rendered = _render(source, tmp_path, [RED])
     assert (rendered.n_computed, rendered.n_reused) == (3, 3)
 

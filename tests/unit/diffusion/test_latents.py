@@ -11,7 +11,7 @@ from loupe.atomic_io import read_record, read_records
 from loupe.diffusion import latents
 from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.latent_files import read_examples
-from loupe.diffusion.text import embed_all, embed_tokens
+from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all, embed_tokens, full_parts
 from loupe.errors import PipelineError
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
@@ -75,6 +75,14 @@ def test_every_caption_is_kept_as_the_tokens_that_its_vectors_are_of(project, ti
         assert examples.token_ids.shape == examples.embeddings.shape[:2]
         for ids, vectors in zip(examples.token_ids, examples.embeddings, strict=True):
             assert torch.equal(embed_tokens(ids[None], text_encoder=text_encoder)[0], vectors)
+
+
+@pytest.mark.parametrize("count", [1, TEXTS_AT_ONCE_GPU, TEXTS_AT_ONCE_GPU + 1])
+def test_a_gpu_always_takes_the_same_number_of_texts_together(count):
+    ids = torch.arange(count * 3).reshape(count, 3)
+    parts = full_parts(ids)
+    assert {part.shape for part in parts} == {(TEXTS_AT_ONCE_GPU, 3)}
+    assert torch.equal(torch.cat(parts)[:count], ids)
 
 
 def test_tokens_that_are_missing_are_refused_only_where_they_are_wanted(project):

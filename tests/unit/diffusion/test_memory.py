@@ -12,12 +12,14 @@ from loupe.diffusion.memory import (
     drawing_problem,
     memory_problem,
     needs_gradient_checkpointing,
+    pictures_that_fit,
     setting_that_fits,
     training_bytes,
 )
 
 CPU = DevicePolicy("cpu", "float32", "test")
 PROCESS = PROCESS_BYTES["cpu"]
+ON_CUDA = PROCESS_BYTES["cuda"]
 COST = UNetCost(
     n_base_parameters=1000,
     n_adapter_parameters=10,
@@ -90,13 +92,30 @@ def test_drawing_needs_its_weights_and_the_larger_of_unet_and_decoder():
     assert drawing_bytes(DRAWING, n_pictures=8, guided=False, device="cpu") == 1110 + 400 + PROCESS
 
 
-def test_drawing_that_does_not_fit_is_said_with_the_number_of_pictures_that_would():
+def test_on_a_gpu_two_recordings_keep_their_memory_while_the_decoder_runs():
+    assert drawing_bytes(DRAWING, n_pictures=8, guided=True, device="cuda") == 1110 + 2 * 800 + 300 + ON_CUDA
+
+
+def test_pictures_together_are_halved_until_they_fit():
+    def fitting(room, asked=8):
+        free = ON_CUDA + 1110 + 300 + room
+        return pictures_that_fit(DRAWING, asked=asked, guided=True, device="cuda", free_bytes=free)
+
+    assert [fitting(room) for room in (1600, 1599, 799, 399, 200, 199)] == [8, 4, 2, 1, 1, 0]
+    assert [fitting(room, asked=12) for room in (2400, 2399, 1199, 599, 199)] == [12, 6, 3, 1, 0]
+
+
+def test_drawing_that_does_not_fit_is_said_with_the_resolution_that_would():
     def problem(room):
-        return drawing_problem(DRAWING, n_pictures=8, guided=True, device="cpu", free_bytes=PROCESS + 1110 + room)
+        free = PROCESS + 1110 + room
+        return drawing_problem(DRAWING, n_pictures=8, side_px=512, guided=True, device="cpu", free_bytes=free)
 
     assert problem(800) is None
-    assert problem(799).endswith("This would fit: generate.batch_size 7.")
-    assert problem(299).endswith("Not even one picture would fit.")
+    assert problem(799).endswith("This would fit: data.resolution 448.")
+    assert problem(200).endswith("This would fit: data.resolution 256.")
+    assert problem(199).endswith("This would fit: data.resolution 192.")
+    assert problem(1).endswith("No resolution would fit on this device.")
+    assert problem(799).startswith("drawing 8 pictures together of 512 x 512 px needs about")
 
 
 def test_available_memory_of_the_cpu_is_a_part_of_what_the_machine_has():

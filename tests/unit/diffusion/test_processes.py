@@ -107,7 +107,7 @@ def reports(tiny_base_model, tmp_path_factory):
 
 def test_each_process_knows_its_place_and_what_the_others_have(reports):
     assert [(r["index"], r["count"], r["share"]) for r in reports] == [(0, 2, [0, 2, 4]), (1, 2, [1, 3])]
-    assert [(r["sum"], r["from_main"]) for r in reports] == [(3.0, 10), (3.0, 10)]
+    assert [(r["sum"], r["from_main"], r["least"]) for r in reports] == [(3.0, 10, 6), (3.0, 10, 6)]
 
 
 def test_processes_that_would_compute_something_else_stop_together(reports):

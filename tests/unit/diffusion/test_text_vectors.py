@@ -70,7 +70,7 @@ def _expected_pixels(source, step, *, vectors_of):
     embeddings = {text: _vectors(source, text, vectors_of) for text in (RED.text, "")}
     (planned,) = plan_samples(
         source, steps=[step], prompts=[RED], seeds_per_prompt=1, purpose="generate", root_seed=42, settings=SETTINGS,
-        policy=choose_device(),
+        policy=choose_device(), n_rows=8,
     )  # fmt: skip
     request = PictureRequest(RED.text, planned.seed)
     return next(sample_pictures(model, [request], embeddings=embeddings, settings=SETTINGS, batch_size=1)).pixels
@@ -128,7 +128,7 @@ def test_the_one_encoder_takes_any_adapter_after_any_other_and_none(source):
 def _keys(source):
     planned = plan_samples(
         source, steps=[0, 2], prompts=[RED], seeds_per_prompt=1, purpose="generate", root_seed=42, settings=SETTINGS,
-        policy=choose_device(),
+        policy=choose_device(), n_rows=8,
     )  # fmt: skip
     return [item.key for item in planned]
 

@@ -203,7 +203,7 @@ def test_reference_of_other_weights_is_refused(evaluated: Run) -> None:
     config = evaluated.paths.demo / "clip" / "open_clip_model.safetensors"
     config.unlink()
     write_toy_clip(evaluated.paths.demo / "clip", trained=False)
-    with pytest.raises(PipelineError, match="Run: dvc repro reference"):
+    with pytest.raises(PipelineError, match="Run: dvc repro --force --single-item reference"):
         evaluated.stage(evaluate)
 
 

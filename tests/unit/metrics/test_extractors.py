@@ -14,6 +14,9 @@ from loupe.metrics import inception
 from loupe.metrics.clip import find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import demo_classifier_info, load_demo_classifier
 from loupe.metrics.extractors import Machine, resolve_extractors
+from loupe.metrics.images import MadeImage
+from loupe.metrics.measure import ImageRow, complete_features
+from loupe.workstore import WorkStore
 from tests.unit.metrics.small_run import (
     COLOURS,
     toy_images,
@@ -113,6 +116,18 @@ def test_an_untrained_clip_is_refused(tmp_path: Path) -> None:
         load_clip(find_demo_clip(tmp_path), "cpu")
 
 
+def test_untrained_networks_are_all_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toy_classifier(tmp_path / "classifier", trained=False)
+    write_toy_clip(tmp_path / "clip", trained=False)
+    monkeypatch.setattr("loupe.metrics.measure.measure_pixels", lambda _: pytest.fail("pixels were measured"))
+    found = resolve_extractors(("demo", "demo-clip"), demo_folder=tmp_path, machine=CPU)
+    rows = [ImageRow(cell=("p", 0), file=MadeImage("0" * 64, lambda: toy_images(1)[0]), text="red shoes", colour=None)]
+    with pytest.raises(PipelineError, match=r"(?s)evaluate\.extractors: 2 problems.*never trained.*never trained"):
+        complete_features(rows, found, WorkStore(tmp_path / ".work"), batch_size=2, what="test")
+
+
 def test_clip_features_are_those_of_open_clip(demo: Path) -> None:
     import open_clip
     from PIL import Image
@@ -172,7 +187,7 @@ def test_reference_of_other_extractors_is_refused(demo: Path) -> None:
     found = resolve_extractors(("demo", "demo-clip"), demo_folder=demo, machine=CPU)
     found.require_same(found.infos)
     other = found.infos[0].model_copy(update={"sha256": "f" * 64})
-    with pytest.raises(PipelineError, match="dvc repro reference"):
+    with pytest.raises(PipelineError, match="Run: dvc repro --force --single-item reference && dvc repro"):
         found.require_same((other, found.infos[1]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError
 from loupe.metrics.clip import clip_info, find_clip, find_demo_clip, load_clip
+from loupe.metrics.extractors import Machine, resolve_extractors
 from tests.unit.metrics.small_run import CLIP_CONFIG, SIZE_PX, moved, toy_images
 
 
@@ -34,20 +36,78 @@ def test_a_clip_that_cannot_be_had_says_what_to_do(no_weights: Path, name: str, 
     assert expected in str(caught.value)
 
 
-def test_openai_weights_need_the_quickgelu_architecture(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="Use ViT-B-32-quickgelu/"):
-        find_clip("ViT-B-32/openai")
-    local = tmp_path / "clip-openai.safetensors"
-    local.write_bytes(b"")
-    with pytest.raises(PipelineError, match="QuickGELU"):
-        find_clip(f"ViT-B-32/{local}")
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"")
+    return path
+
+
+def test_openai_weights_need_the_quickgelu_architecture(local: Path) -> None:
+    for entry in ("ViT-B-32/openai", f"ViT-B-32/{local}@openai", f"RN50/{local}"):
+        architecture = entry.partition("/")[0]
+        with pytest.raises(PipelineError, match=f"Use {architecture}-quickgelu/"):
+            find_clip(entry)
+
+
+def test_a_file_takes_the_preprocessing_that_all_tags_of_its_architecture_have(local: Path) -> None:
+    siglip = find_clip(f"ViT-B-16-SigLIP/{local}")
+    assert siglip.preprocess == {
+        "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic", "resize_mode": "squash",
+    }  # fmt: skip
+    assert siglip.resize == "Pillow bicubic to 224 px (squashed), normalised as for webli"
+    openai = find_clip(f"ViT-B-32-quickgelu/{local}")
+    assert openai.preprocess["mean"] == (0.48145466, 0.4578275, 0.40821073)
+    assert openai.resize.startswith("Pillow bicubic to 224 px (shortest side, centre crop), normalised as for ")
+    assert find_clip(f"ViT-M-32/{local}").preprocess == {}, "no tag knows it: open_clip's defaults"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "advice"),
+    [
+        ("ViT-B-32", r"ViT-B-32-quickgelu/\.$"),
+        ("ViT-L-14", r"ViT-L-14-quickgelu/\.$"),
+        ("ViT-H-14-quickgelu", r"\(resize_mode shortest: metaclip_fullcc; resize_mode squash: dfn5b\)"),
+    ],
+)
+def test_a_file_whose_tags_differ_must_say_which(local: Path, architecture: str, advice: str) -> None:
+    with pytest.raises(PipelineError, match=advice) as caught:
+        find_clip(f"{architecture}/{local}")
+    example = re.search(rf"e\.g\. ({re.escape(architecture)}/\S+@\S+)\.", str(caught.value))
+    assert find_clip(example[1]).weights == local, "the entry of the advice is one that works"
+
+
+def test_a_file_takes_the_preprocessing_of_the_tag_that_its_entry_names(local: Path) -> None:
+    one, other = (find_clip(f"ViT-L-14/{local}@{tag}") for tag in ("laion2b_s32b_b82k", "datacomp_xl_s13b_b90k"))
+    assert (one.preprocess["mean"], other.preprocess["mean"][0]) == ((0.5, 0.5, 0.5), 0.48145466)
+    assert one.name == other.name == "ViT-L-14/mine"
+    assert find_clip(f"ViT-H-14-quickgelu/{local}@dfn5b").preprocess["resize_mode"] == "squash"
+    with pytest.raises(PipelineError, match=r"has no pretrained tag 'opnai'\. Known tags: openai"):
+        find_clip(f"ViT-B-32/{local}@opnai")
+
+
+def test_features_by_another_preprocessing_are_kept_apart(local: Path, demo: Path) -> None:
+    """The two tags resize alike and differ in mean and std alone."""
+    kinds = set()
+    for tag in ("laion2b_s32b_b82k", "datacomp_xl_s13b_b90k"):
+        found = resolve_extractors(
+            ("demo", f"ViT-L-14/{local}@{tag}"), demo_folder=demo, machine=Machine("cpu", "test")
+        )
+        kinds.add(found.members[1].kind)
+    assert len(kinds) == 2
+
+
+def test_where_an_architecture_has_no_twin_its_own_activation_is_right(local: Path) -> None:
+    """roberta-ViT-B-32 has QuickGELU, and its tag says nothing of it."""
+    assert find_clip(f"roberta-ViT-B-32/{local}@laion2b_s12b_b32k").preprocess["interpolation"] == "bicubic"
+    assert find_clip(f"roberta-ViT-B-32/{local}").preprocess["interpolation"] == "bicubic"
 
 
 def test_a_local_file_of_other_shapes_is_refused(tmp_path: Path, demo: Path) -> None:
     local = tmp_path / "other.safetensors"
     shutil.copy(demo / "clip" / "open_clip_model.safetensors", local)
-    source = find_clip(f"ViT-B-32/{local}")
-    assert source.resize == "Pillow bicubic to 224 px (shortest side, centre crop)"
+    source = find_clip(f"ViT-B-32/{local}@laion2b_s34b_b79k")
+    assert source.resize == "Pillow bicubic to 224 px (shortest side, centre crop), normalised as for laion2b_s34b_b79k"
     with pytest.raises(PipelineError, match="does not load"):
         load_clip(source, "cpu")
 
@@ -88,6 +148,11 @@ def test_an_architecture_with_local_weights_and_one_with_a_cached_tag_load_alike
     image_a, image_b = (network.images(toy_images(2))["image"] for network in networks)
     assert image_a.shape == image_b.shape == (2, 16)
     assert not np.allclose(image_a, image_b), "the tag's own normalisation is used"
+
+    named = find_clip(f"toy-arch/{weights}@mine_tag")
+    monkeypatch.setattr("open_clip.list_pretrained_tags_by_model", lambda _: ["mine_tag"])
+    for source in (named, find_clip(f"toy-arch/{weights}")):
+        assert np.array_equal(load_clip(source, "cpu").images(toy_images(2))["image"], image_b)
 
 
 def test_resize_is_stated_in_words(demo: Path) -> None:
