@@ -108,7 +108,7 @@ def summary(evaluated: Evaluated, nulls: Mapping[str, Null]) -> Scalars:
         if spec.ranks and ranked:
             best = min(ranked, key=lambda s: s.values[key].value)
             found[f"{key}_best"] = rounded(best.values[key].value)
-            found["step_best"] = best.step
+            found[f"{key}_best_step"] = best.step
         if spec.ranks and key in nulls:
             found[f"{key}_null"] = rounded(nulls[key].mean)
     return found
