@@ -93,8 +93,8 @@ def _verdict(comparison: Comparison) -> str:
             f"something must be taken, not because it is good."
         )
     return (
-        f"There is no clear winner: no checkpoint passes the gates. Export takes {name}, which fails the fewest of them "
-        f"and comes nearest to passing, because something must be taken, not because it is good."
+        f"There is no clear winner: no checkpoint passes the gates. Export takes {name}, which fails the fewest of "
+        f"them and comes nearest to passing, because something must be taken, not because it is good."
     )
 
 
