@@ -158,10 +158,8 @@ def _show_final(store: RunStore) -> None:
     final = store.final()
     if not final:
         return
-    note = escape(final_note(final, store.looks()))
-    st.html(
-        f'<h2>Final result on the test split</h2><p class="lp-note">{note}</p>{final_table(final | store.final_scores())}'
-    )
+    note, table = escape(final_note(final, store.looks())), final_table(final | store.final_scores())
+    st.html(f'<h2>Final result on the test split</h2><p class="lp-note">{note}</p>{table}')
 
 
 show(current_store())
