@@ -115,12 +115,16 @@ def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
 
 def _verify(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
     from loupe.metrics.recompute import disagreement_message, recompute_scores
+    from loupe.metrics.recompute_final import recompute_final
 
     del params, options
-    done = recompute_scores(paths)
-    if done.disagreements:
-        raise PipelineError(disagreement_message(done))
-    print(f"{done.n_numbers} numbers in metrics/ agree with what the stored features and per_image.csv give")
+    done = {"evaluate": recompute_scores(paths)}
+    if (paths.metrics / "final.json").is_file():
+        done["confirm"] = recompute_final(paths)
+    if wrong := [disagreement_message(of, made_by=stage) for stage, of in done.items() if of.disagreements]:
+        raise PipelineError("\n".join(wrong))
+    count = sum(of.n_numbers for of in done.values())
+    print(f"{count} numbers in metrics/ agree with what the stored features and per_image.csv give")
 
 
 def _report(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:

@@ -90,6 +90,9 @@ class SelectParams(Section):
     """Gate: at least this share of the pictures must show the product as centred as the real photos do."""
     max_invalid: int = Field(ge=0)
     """Gate: at most this many pictures may be invalid (not finite, black, flat, wrong size)."""
+    max_text_loss: float | None = Field(gt=0)
+    """Gate: fails when clearly more points of the text-image score (100 x cosine) than this are lost against the base
+    model; null: no such gate. A LoRA usually loses a little."""
     memorisation_level: float = Field(gt=0, lt=0.5)
     """Gate: fails when so many pictures near a training photo come by chance with at most this probability."""
     distance: str = Field(pattern=r"^(kid|cmmd)(_[a-z0-9_]+)?$")

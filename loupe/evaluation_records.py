@@ -83,6 +83,20 @@ class EvaluationManifest(_Record):
     files: dict[str, str]
 
 
+class TestLook(_Record):
+    """One line of .work/test-looks.jsonl: a look at the test split."""
+
+    __test__ = False  # no test, whatever pytest takes the name for
+
+    at: str
+    """ISO 8601, UTC."""
+    test_sha256: str
+    """Of the test split's captions file."""
+    choice: str
+    """Fingerprint of what was looked at: the pictures of both sides, and what measured them."""
+    step: int
+
+
 class Standing(_Record):
     """How one checkpoint stands; a number that could not be computed is absent."""
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from loupe.evaluation_records import TestLook
+from loupe.looks import look_note
 from loupe.metric_specs import MetricSpec, known_specs
 from loupe.wording import direction, interval, number, step_label
 
 
 def final_table(final: Mapping[str, Any]) -> str:
-    """Return the table of metrics/final.json, a line per metric; what the file does not hold is a dash."""
+    """Return the table of RunStore.final() with final_scores(), a line per metric; what is not there is a dash."""
     keys = {name.removesuffix("_selected") for name in final if name.endswith("_selected")}
     rows = "".join(_row(final, spec) for spec in known_specs(keys).values())
     step = final.get("step")
@@ -24,15 +26,15 @@ def final_table(final: Mapping[str, Any]) -> str:
     )
 
 
-def final_note(final: Mapping[str, Any]) -> str:
-    """Return in one line what the numbers are of."""
+def final_note(final: Mapping[str, Any], looks: Sequence[TestLook]) -> str:
+    """Return in one line what the numbers are of, and whether the test split was looked at before."""
     counts = [
         f"{final[key]} {name}"
         for key, name in (("n_images", "pictures each"), ("n_prompts", "test prompts"), ("n_real", "real test photos"))
         if isinstance(final.get(key), int)
     ]
     of = f" {', '.join(counts)}." if counts else ""
-    return f"Looked at once, after the choice was made.{of}"
+    return f"{look_note(looks)}{of}"
 
 
 def _row(final: Mapping[str, Any], spec: MetricSpec) -> str:

@@ -186,7 +186,10 @@ def _final_section(store: RunStore) -> str:
     final = store.final()
     if not final:
         return ""
-    return f'<h2>Final result on the test split</h2><p class="note">{escape(final_note(final))}</p>{final_table(final)}'
+    note = escape(final_note(final, store.looks()))
+    return (
+        f'<h2>Final result on the test split</h2><p class="note">{note}</p>{final_table(final | store.final_scores())}'
+    )
 
 
 def _vote_section(store: RunStore) -> str:

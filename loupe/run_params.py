@@ -21,10 +21,19 @@ def changed_params(files: RunFiles, root: Path) -> dict[str, str]:
         return {}
     changed = {}
     for stage, old in recorded.items():
-        if differences := list(_differences(old, params, ())):
+        now = {**params, **{name: _field(params, name) for name in old if "." in name}}
+        if differences := list(_differences(old, now, ())):
             more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
             changed[stage] = f"{differences[0]}{more}"
     return changed
+
+
+def _field(params: Mapping[str, Any], name: str) -> Any:
+    """Return a parameter that a stage depends on by its own name, e.g. train.random_flip; None where it is absent."""
+    value: Any = params
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def missing_params(root: Path) -> Problem:

@@ -120,6 +120,8 @@ def _problems(store: RunStore) -> tuple[Problem, ...]:
     store.files.json_object(metrics / "summary.json", made_by="evaluate")
     for read in (validation_curve, validation_timesteps, overfitting_signs, train_telemetry, preview_prompts):
         read(store)
+    store.final_scores()
+    store.looks()
     found = store.problems()
     has_results = any((root / file).is_file() for stage in STAGES for file in stage.last)
     return (missing_params(root), *found) if has_results and signature(root / "params.yaml") is None else found

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import read_records
-from loupe.evaluation_records import EvaluationManifest, Selection
+from loupe.evaluation_records import EvaluationManifest, Selection, TestLook
+from loupe.looks import looks_at, looks_file, read_looks
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.records import (
@@ -82,8 +83,21 @@ class RunStore:
         return self.files.record(self.paths.confirmation / "manifest.json", SamplesManifest, made_by="confirm")
 
     def final(self) -> dict[str, Any] | None:
-        """Return metrics/final.json, the one look at the test split."""
+        """Return metrics/final.json: the headline scores on the test split; of older runs, all scores."""
         return self.files.json_object(self.paths.metrics / "final.json", required=("step",), made_by="confirm")
+
+    def final_scores(self) -> dict[str, Any]:
+        """Return metrics/final.csv as `<score>_<column>` -> cell; {} where it is absent, as in older runs."""
+        file, required = self.paths.metrics / "final.csv", ("score", "selected")
+        rows = self.files.table(file, required=required, text=("score",), made_by="confirm") or ()
+        cells = ((row["score"], column, value) for row in rows for column, value in row.items())
+        return {f"{score}_{column}": value for score, column, value in cells if column != "score"}
+
+    def looks(self) -> tuple[TestLook, ...]:
+        """Return the looks at the test split that this folder's work store remembers, oldest first."""
+        dataset, file = self.dataset(), looks_file(self.paths.work)
+        looks = self.files.parsed(file, "TestLook", lambda: read_looks(file)) if file.is_file() else ()
+        return looks_at(dataset.captions_sha256.get("test", ""), looks or ()) if dataset else ()
 
     def export(self) -> ExportManifest | None:
         """Return the files to take away."""

@@ -1,15 +1,17 @@
 """Look once at the test split: base model and selected checkpoint on test captions, new seeds and the test photos.
 
-Reads metrics/selection.json, the checkpoints and data/dataset/test; writes data/confirmation and metrics/final.json.
-No other stage opens the test split, so these numbers were chosen by nothing.
+Reads metrics/selection.json, the checkpoints and data/dataset/test; writes data/confirmation, metrics/final.csv and,
+last, metrics/final.json. No other stage opens the test split, so these numbers were chosen by nothing, unless it was
+looked at before with another choice: that is remembered in .work and said.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loupe.atomic_io import empty_folder, read_record, write_json
+from loupe.atomic_io import empty_folder, read_record, write_csv, write_json, write_record
 from loupe.evaluation_records import ReferenceManifest, Selection
+from loupe.looks import look_note, remember_look
 from loupe.params import Params
 from loupe.paths import ProjectPaths
 from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
@@ -29,9 +31,10 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.metrics import tables
     from loupe.metrics.evaluation import evaluate_samples
+    from loupe.metrics.evaluation_files import CONFIRMED, evaluation_manifest, write_features
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
-    from loupe.metrics.image_set_files import read_image_set
+    from loupe.metrics.image_set_files import read_image_set, write_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import real_nulls, real_scores
     from loupe.metrics.samples import photo_rows, split_captions
@@ -64,15 +67,16 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     )
     rng = np.random.default_rng([params.seed, 5])
     draws = {"n_generated": evaluated.n_images, "n_draws": settings.null_draws, "rng": rng}
-    scalars = tables.final(
-        evaluated,
-        extractors.infos,
-        nulls=real_nulls(real, evaluated.specs, **draws),
-        real_scores=real_scores(real, evaluated.specs, **draws),
-        verdict=selection.verdict,
-    )
-    write_json(paths.metrics / "final.json", scalars)
-    for line in evaluated.said:
+    beside = {"nulls": real_nulls(real, evaluated.specs, **draws)}
+    beside["real_scores"] = real_scores(real, evaluated.specs, **draws)
+    files = write_features(paths.confirmation, evaluated) | write_image_set(paths.confirmation, "test", test)
+    places = {"samples": paths.confirmation, "reference": paths.reference, "files": files}
+    manifest = evaluation_manifest(evaluated, extractors.infos, **places, **beside, targets={})
+    write_record(paths.confirmation / CONFIRMED, manifest)
+    write_csv(paths.metrics / "final.csv", tables.FINAL_COLUMNS, tables.final_rows(evaluated, **beside))
+    looks = remember_look(paths.work, manifest, test_sha256=dataset.captions_sha256["test"], step=selection.step)
+    write_json(paths.metrics / "final.json", tables.final(evaluated, extractors.infos, verdict=selection.verdict))
+    for line in (*evaluated.said, look_note(looks)):
         print(f"confirm: on test: {line}")
     report_counts("confirm", computed=rendered.n_computed, reused=rendered.n_reused)
 

@@ -7,23 +7,20 @@ Features of pictures that were measured before come from the work store; when al
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from loupe.atomic_io import empty_folder, read_record, sha256_file, write_csv, write_json, write_record
-from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
+from loupe.atomic_io import empty_folder, read_record, write_csv, write_json, write_record
+from loupe.evaluation_records import ReferenceManifest
 from loupe.params import Params
-from loupe.paths import ProjectPaths, step_name
+from loupe.paths import ProjectPaths
 from loupe.records import CheckpointsManifest, SamplesManifest
 from loupe.stage import report_counts, run_stage
-from loupe.workstore import WorkStore, library_versions
+from loupe.workstore import WorkStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from loupe.metrics.evaluation import Evaluated
-
-LIBRARIES = ("numpy", "open-clip-torch", "pillow", "scipy", "torch", "torch-fidelity", "transformers")
 
 
 def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
@@ -33,6 +30,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.metrics.controls import control_scores
     from loupe.metrics.evaluation import aims_of, evaluate_samples
+    from loupe.metrics.evaluation_files import evaluation_manifest, write_features
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
@@ -61,23 +59,16 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     )
     controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
     _write_metrics(paths.metrics, evaluated, reference)
-    files = _write_features(empty_folder(paths.evaluation), evaluated)
-    manifest = EvaluationManifest(
-        extractors=extractors.infos,
-        metric_keys=tuple(evaluated.specs),
+    manifest = evaluation_manifest(
+        evaluated,
+        extractors.infos,
+        samples=paths.samples,
+        reference=paths.reference,
+        files=write_features(empty_folder(paths.evaluation), evaluated),
         nulls=reference.nulls,
         real_scores=reference.real_scores,
         controls=controls,
-        n_real=evaluated.n_real,
-        samples_sha256=sha256_file(paths.samples / "manifest.json"),
-        reference_sha256=sha256_file(paths.reference / "manifest.json"),
         targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
-        best_steps=dict(evaluated.best_steps),
-        absent=evaluated.absent,
-        unreadable=evaluated.unreadable,
-        findings=evaluated.findings,
-        library_versions=library_versions(*LIBRARIES),
-        files=files,
     )
     write_record(paths.evaluation / "manifest.json", manifest)
     for line in evaluated.said:
@@ -96,19 +87,6 @@ def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManif
     signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
     write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs, losses), signs)
     write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls))
-
-
-def _write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
-    from loupe.metrics.evaluation import RESAMPLES
-    from loupe.metrics.image_set_files import write_arrays, write_image_set
-    from loupe.metrics.scoring import draws_by_name
-
-    metadata = {"prompts": json.dumps(evaluated.prompts)}
-    arrays = {"counts": evaluated.resampling.counts_RP, **draws_by_name(evaluated.scores)}
-    files = {RESAMPLES: write_arrays(folder / RESAMPLES, arrays, metadata)}
-    for step, images in evaluated.sets.items():
-        files.update(write_image_set(folder, step_name(step), images))
-    return files
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def select(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
             min_background_ok=settings.min_background_ok,
             min_centred_ok=settings.min_centred_ok,
             max_invalid=settings.max_invalid,
+            max_text_loss=settings.max_text_loss,
             memorisation_level=settings.memorisation_level,
             n_held_out=manifest.n_real,
         ),

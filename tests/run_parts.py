@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from loupe.atomic_io import sha256_file, write_bytes, write_csv, write_json, write_record
 from loupe.evaluation_records import EvaluationManifest, Null, ReferenceManifest, Selection
 from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns
+from loupe.metrics.tables import FINAL_COLUMNS
 from loupe.paths import ProjectPaths, step_name
 from loupe.records import DatasetManifest, ExportManifest, LatentsManifest, SampleRecord, SamplesManifest
 from tests.run_shape import BASE, EXTRACTORS, NASTY, ROOT, Painter, Shape, draw_sample, prompts_of
@@ -43,10 +44,16 @@ def write_lock(root: Path) -> None:
     params = YAML(typ="safe").load(root / "params.yaml")
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     content = {
-        name: {"cmd": stage["cmd"], "params": {"params.yaml": {key: params[key] for key in stage["params"]}}}
+        name: {"cmd": stage["cmd"], "params": {"params.yaml": {key: _param(params, key) for key in stage["params"]}}}
         for name, stage in stages.items()
     }
     YAML().dump({"schema": "2.0", "stages": content}, root / "dvc.lock")
+
+
+def _param(params: dict, name: str) -> object:
+    for part in name.split("."):
+        params = params[part]
+    return params
 
 
 def hold_lock(root: Path, path: Path, *, pid: int) -> None:
@@ -218,16 +225,13 @@ def write_ends(root: Path, shape: Shape) -> None:
             "fd_demo_diff": -61.2,
             "fd_demo_diff_lo": -69.5,
             "fd_demo_diff_hi": -52.8,
-            "fd_demo_null": 8.1,
-            "fd_demo_null_lo": 5.5,
-            "fd_demo_null_hi": 11.9,
-            "clip_demo_base": 18.3,
-            "clip_demo_selected": 27.1,
-            "clip_demo_selected_lo": 26.0,
-            "clip_demo_selected_hi": 28.2,
-            "clip_demo_real": 28.1,
         },
     )
+    of_pictures = {"base": 75.0, "selected": 13.8, "diff": -61.2, "diff_lo": -69.5, "diff_hi": -52.8}
+    of_pictures |= {"null": 8.1, "null_lo": 5.5, "null_hi": 11.9}
+    of_texts = {"base": 18.3, "selected": 27.1, "selected_lo": 26.0, "selected_hi": 28.2, "real": 28.1}
+    rows = [{"score": "fd_demo", **of_pictures}, {"score": "clip_demo", **of_texts}]
+    write_csv(paths.metrics / "final.csv", FINAL_COLUMNS, rows)
     write_record(
         paths.export / "manifest.json",
         ExportManifest(step=shape.steps[-1], base_model=BASE, rank=8, alpha=16, trigger="a shoe", files=()),

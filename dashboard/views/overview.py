@@ -158,9 +158,8 @@ def _show_final(store: RunStore) -> None:
     final = store.final()
     if not final:
         return
-    st.html(
-        f'<h2>Final result on the test split</h2><p class="lp-note">{escape(final_note(final))}</p>{final_table(final)}'
-    )
+    note, table = escape(final_note(final, store.looks())), final_table(final | store.final_scores())
+    st.html(f'<h2>Final result on the test split</h2><p class="lp-note">{note}</p>{table}')
 
 
 show(current_store())

@@ -1,6 +1,7 @@
 """Which checkpoint to recommend, or that there is no clear winner; a fixed rule over scores and bootstrap draws.
 
-1. Gates: invalid pictures, white background, centring, memorised pictures, and a text-image score not below the base's.
+1. Gates: invalid pictures, white background, centring, memorised pictures, and a text-image score that has not clearly
+   lost more against the base's than it may (a LoRA is expected to lose a little, so a clear loss alone is no failure).
 2. Of those, the checkpoints whose merit is above the base model's. Merit is the weighted sum of the gains over base in
    distance, text-image gap, colour and diversity, each in units of the bootstrap deviation of such gains.
 3. Of those, the Pareto front: no other is at least as good in every criterion and clearly better in one.
@@ -76,12 +77,10 @@ def compare_checkpoints(
     checkpoints: Sequence[StepEvidence], *, keys: Mapping[str, str], weights: Mapping[str, float], gates: Gates
 ) -> Comparison:
     """Apply the rule to the checkpoints (without base), ascending by step; `keys` is criterion -> metric key."""
-    text_p = holm_adjusted({c.step: sign_p_value(c.text_gain) for c in checkpoints if len(c.text_gain)})
+    losers = _text_losers(checkpoints, gates.max_text_loss)
     failed, n_failed = {}, {c.step: 0 for c in checkpoints}
     for checkpoint in checkpoints:
-        reasons = failed_gates(
-            checkpoint, gates, worse_text=_is_clear(-checkpoint.text_gain, text_p.get(checkpoint.step))
-        )
+        reasons = failed_gates(checkpoint, gates, loses_text=checkpoint.step in losers)
         if reasons:
             failed[checkpoint.step], n_failed[checkpoint.step] = "; ".join(reasons), len(reasons)
     criteria = _usable(checkpoints, keys, weights)
@@ -114,6 +113,16 @@ def compare_checkpoints(
         best_p=best_p,
         draws_short_of=needed if n_draws < needed else None,
     )
+
+
+def _text_losers(checkpoints: Sequence[StepEvidence], allowed: float | None) -> set[int]:
+    """Return the steps that lost more than `allowed` of the text-image score, beyond chance after Holm's correction."""
+    if allowed is None:
+        return set()
+    gains = {c.step: c.text_gain.draws for c in checkpoints if c.text_gain is not None and len(c.text_gain.draws)}
+    too_much = {step: -(draws + allowed) for step, draws in gains.items()}
+    p_values = holm_adjusted({step: sign_p_value(draws) for step, draws in too_much.items()})
+    return {step for step, draws in too_much.items() if _is_clear(draws, p_values[step])}
 
 
 def pareto_front(checkpoints: Sequence[StepEvidence], criteria: Sequence[str]) -> list[StepEvidence]:

@@ -37,8 +37,8 @@ class StepEvidence:
     memorised: float | None
     gains: Mapping[str, Gain]
     """Criterion -> gain over base."""
-    text_gain: Array
-    """Draws of the paired difference to base of the text-image score."""
+    text_gain: Gain | None
+    """Gain over base in the text-image score, which is no criterion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,18 @@ class Gates:
     min_background_ok: float
     min_centred_ok: float
     max_invalid: int
+    max_text_loss: float | None
+    """Points of the text-image score that may be lost against base; None: any."""
     memorisation_level: float
     n_held_out: int
     """Photos that the threshold for memorised pictures was taken from."""
 
 
-def failed_gates(checkpoint: StepEvidence, gates: Gates, *, worse_text: bool) -> list[str]:
-    """Return what the checkpoint fails, each with what was found and what is required."""
+def failed_gates(checkpoint: StepEvidence, gates: Gates, *, loses_text: bool) -> list[str]:
+    """Return what the checkpoint fails, each with what was found and what is required.
+
+    `loses_text` says that it clearly lost more of the text-image score than it may.
+    """
     failed = []
     if checkpoint.invalid_count > gates.max_invalid:
         failed.append(f"{checkpoint.invalid_count} invalid pictures, allowed {gates.max_invalid}")
@@ -76,8 +81,9 @@ def failed_gates(checkpoint: StepEvidence, gates: Gates, *, worse_text: bool) ->
         if checkpoint.memorised > most:
             found = f"{checkpoint.memorised:.3g} of the pictures near a training photo"
             failed.append(f"{found}, by chance at most {most:.3g}")
-    if worse_text:
-        failed.append(f"{gates.text_key} below the base model's")
+    if loses_text and checkpoint.text_gain is not None:
+        lost = f"{gates.text_key} {-checkpoint.text_gain.value:.3g} below the base model's"
+        failed.append(f"{lost}, allowed {gates.max_text_loss:g}")
     return failed
 
 
@@ -95,7 +101,8 @@ def step_evidence(row: Row, base: Row, draws: Mapping[str, NDArray], keys: Mappi
 
     `draws` are those of scoring.draws_by_name.
     """
-    step = int(row["step"] or 0)
+    step, text = int(row["step"] or 0), keys["text"]
+    of_text = row.get(f"{text}_diff_base")
     gains = {}
     for name in ("distance", "clip_gap", "colour", "diversity"):
         gain = _gain(row, base, draws, keys[name]) if name in keys else None
@@ -109,7 +116,7 @@ def step_evidence(row: Row, base: Row, draws: Mapping[str, NDArray], keys: Mappi
         centred_ok=row.get(keys["centring"]),
         memorised=row.get(keys["memorisation"]),
         gains=gains,
-        text_gain=draws.get(f"{step}/{keys['text']}/diff_base", np.zeros(0)),
+        text_gain=None if of_text is None else Gain(of_text, draws.get(f"{step}/{text}/diff_base", np.zeros(0))),
     )
 
 

@@ -87,9 +87,14 @@ def _verdict(comparison: Comparison) -> str:
             "There is no clear winner: of the checkpoints that pass the gates none can be told from the base model. "
             f"Export takes {name}, the earliest of those that cannot be told from the best."
         )
-    why = "no checkpoint passes the gates" if comparison.merits else "there is nothing to compare checkpoints by"
+    if not comparison.merits:
+        return (
+            f"There is no clear winner: there is nothing to compare checkpoints by. Export takes {name} because "
+            f"something must be taken, not because it is good."
+        )
     return (
-        f"There is no clear winner: {why}. Export takes {name} because something must be taken, not because it is good."
+        f"There is no clear winner: no checkpoint passes the gates. Export takes {name}, which fails the fewest of "
+        f"them and comes nearest to passing, because something must be taken, not because it is good."
     )
 
 
@@ -137,6 +142,10 @@ def _scale(comparison: Comparison, setting: Setting) -> str:
         f"val photos with {names}; intervals are 95 % and paired by prompt. Merit is the weighted sum of the gains "
         f"over base in {criteria}, each in units of its uncertainty."
     )
+    row, key = setting.rows[comparison.chosen.step], setting.distance_key
+    lo, hi = (row.get(f"{key}_diff_base{end}") for end in ("_lo", "_hi"))
+    if lo is not None and hi is not None:
+        measured += f" A difference in {key} of less than about {(hi - lo) / 2:.2g} would not show with this many."
     null = setting.null
     if null is None:
         return measured

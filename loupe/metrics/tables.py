@@ -21,6 +21,11 @@ from loupe.metrics.scoring import Estimate, values_per_image
 from loupe.records import BASE_STEP
 
 Scalars = dict[str, float | int | str]
+FINAL_COLUMNS = (
+    "score", "base", "base_lo", "base_hi", "selected", "selected_lo", "selected_hi", "diff", "diff_lo", "diff_hi",
+    "real", "null", "null_lo", "null_hi", "null_n",
+)  # fmt: skip
+"""The header of metrics/final.csv."""
 
 
 def per_image_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
@@ -108,21 +113,17 @@ def summary(evaluated: Evaluated, nulls: Mapping[str, Null]) -> Scalars:
         if spec.ranks and ranked:
             best = min(ranked, key=lambda s: s.values[key].value)
             found[f"{key}_best"] = rounded(best.values[key].value)
-            found["step_best"] = best.step
+            found[f"{key}_best_step"] = best.step
         if spec.ranks and key in nulls:
             found[f"{key}_null"] = rounded(nulls[key].mean)
     return found
 
 
-def final(
-    evaluated: Evaluated,
-    extractors: tuple[ExtractorInfo, ...],
-    *,
-    nulls: Mapping[str, Null],
-    real_scores: Mapping[str, float],
-    verdict: str,
-) -> Scalars:
-    """Return metrics/final.json: base and selected checkpoint on the test split, their difference and its interval."""
+def final(evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdict: str) -> Scalars:
+    """Return metrics/final.json: the headline scores of base and selected checkpoint on the test split.
+
+    They are few, so that `dvc exp show` stays readable; `final_rows` has all.
+    """
     base, selected = evaluated.scores
     found: Scalars = {
         "step": selected.step,
@@ -134,24 +135,38 @@ def final(
         "n_used_selected": selected.n_used,
         **{f"{array_prefix(info, extractors)}_extractor": info.name for info in extractors},
     }
+    for key, spec in evaluated.specs.items():
+        if spec.headline:
+            found.update(_base_selected_and_difference(evaluated, key, prefix=f"{key}_"))
+    return found
+
+
+def final_rows(evaluated: Evaluated, *, nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> list[Scalars]:
+    """Return metrics/final.csv, a row per score: base and selected checkpoint on the test split, and their difference.
+
+    Beside them what the test photos themselves have, and the null.
+    """
+    rows = []
     for key in evaluated.specs:
-        for name, scores in (("base", base), ("selected", selected)):
-            if key in scores.values:
-                found.update(cells(f"{key}_{name}", scores.values[key]))
-        if key in selected.differences:
-            found.update(cells(f"{key}_diff", selected.differences[key]))
+        row: Scalars = {"score": key, **_base_selected_and_difference(evaluated, key, prefix="")}
         if key in real_scores:
-            found[f"{key}_real"] = rounded(real_scores[key])
+            row["real"] = rounded(real_scores[key])
         if key in nulls:
             null = nulls[key]
-            found.update(
-                {
-                    f"{key}_null": rounded(null.mean),
-                    f"{key}_null_lo": rounded(null.lo),
-                    f"{key}_null_hi": rounded(null.hi),
-                    f"{key}_null_n": null.n_a,
-                }
-            )
+            row |= {"null": rounded(null.mean), "null_lo": rounded(null.lo), "null_hi": rounded(null.hi)}
+            row["null_n"] = null.n_a
+        if len(row) > 1:
+            rows.append(row)
+    return rows
+
+
+def _base_selected_and_difference(evaluated: Evaluated, key: str, *, prefix: str) -> Scalars:
+    base, selected = evaluated.scores
+    estimates = {"base": base.values, "selected": selected.values, "diff": selected.differences}
+    found: Scalars = {}
+    for name, by_key in estimates.items():
+        if key in by_key:
+            found.update(cells(f"{prefix}{name}", by_key[key]))
     return found
 
 

@@ -34,6 +34,7 @@ SHOWN_ON = {  # besides Overview, which tells the state of each stage
     "metrics/validation_timesteps.csv": {"training"},
     "metrics/selection.json": {"compare", "training", "report"},
     "metrics/final.json": {"report"},
+    "metrics/final.csv": {"report"},
     "params.yaml": {"training", "report", "experiments"},
 }
 BANNER = re.compile(r'<div class="lp-banner.*?</div>|<ol class="lp-rail">.*?</ol>', re.DOTALL)

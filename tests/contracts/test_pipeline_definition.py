@@ -20,6 +20,7 @@ EVERYWHERE = {
     "loupe/errors.py",
     "loupe/evaluate_params.py",
     "loupe/launch.py",
+    "loupe/looks.py",
     "loupe/param_types.py",
     "loupe/params.py",
     "loupe/paths.py",

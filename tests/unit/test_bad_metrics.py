@@ -26,8 +26,14 @@ MADE_BY = {
     "metrics/validation_timesteps.csv": "train",
     "metrics/selection.json": "select",
     "metrics/final.json": "confirm",
+    "metrics/final.csv": "confirm",
 }
-OPTIONAL = {"metrics/overfitting.csv", "metrics/validation.csv", "metrics/validation_timesteps.csv"}
+OPTIONAL = {
+    "metrics/overfitting.csv",
+    "metrics/validation.csv",
+    "metrics/validation_timesteps.csv",
+    "metrics/final.csv",
+}
 """An older run has none, and is whole."""
 READINGS: dict[str, Callable[[RunStore], Any]] = {
     "metrics/checkpoints.csv": RunStore.scores,
@@ -38,6 +44,7 @@ READINGS: dict[str, Callable[[RunStore], Any]] = {
     "metrics/validation_timesteps.csv": validation_timesteps,
     "metrics/selection.json": RunStore.selection,
     "metrics/final.json": RunStore.final,
+    "metrics/final.csv": RunStore.final_scores,
     "pictures": lambda store: list(store.samples()),
     "prompts": RunStore.prompts,
     "telemetry": train_telemetry,

@@ -77,6 +77,7 @@ def test_a_folder_that_fills_without_dvc_counts_as_running_until_it_rests(tmp_pa
         ("train", "rank", 4, "train"),
         ("generate", "guidance_scale", 7.5, "generate"),
         ("select", "max_invalid", 3, "select"),
+        ("train", "random_flip", True, "encode"),
     ],
 )
 def test_an_edited_parameter_makes_its_stage_stale_and_says_what_changed(

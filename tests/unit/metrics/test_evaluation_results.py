@@ -59,7 +59,11 @@ def test_summary_is_flat_and_names_no_extractor_twice(run: Run) -> None:
     rows = run.table("checkpoints.csv")
     assert all(isinstance(value, float | int) for value in summary.values())
     assert summary["step_last"] == 30
-    assert summary["cmmd_demo_best"] == min(float(row["cmmd_demo"]) for row in rows[1:])
+    lowest = min(rows[1:], key=lambda row: float(row["cmmd_demo"]))
+    assert (summary["cmmd_demo_best"], summary["cmmd_demo_best_step"]) == (
+        float(lowest["cmmd_demo"]),
+        int(lowest["step"]),
+    )
     assert summary["fd_demo_last"] == float(rows[-1]["fd_demo"])
     assert summary["fd_demo_base"] == float(rows[0]["fd_demo"])
     assert (summary["n_images"], summary["n_prompts"], summary["n_real"]) == (12, 6, 12)

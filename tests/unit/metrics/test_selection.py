@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,8 +19,8 @@ KEYS = {
 }  # fmt: skip
 EQUAL = dict.fromkeys(KEYS, 1.0)
 GATES = Gates(
-    text_key="clip_demo", min_background_ok=0.9, min_centred_ok=0.8, max_invalid=0, memorisation_level=0.01,
-    n_held_out=68,
+    text_key="clip_demo", min_background_ok=0.9, min_centred_ok=0.8, max_invalid=0, max_text_loss=1.0,
+    memorisation_level=0.01, n_held_out=68,
 )  # fmt: skip
 NO_DRAWS = np.zeros(0)
 
@@ -44,7 +46,7 @@ def evidence(
     }
     return StepEvidence(
         step=step, n_used=64, invalid_count=invalid, background_ok=background, centred_ok=centred, memorised=memorised,
-        gains=gains, text_gain=text_gain + rng.normal(0, 0.2, 1000),
+        gains=gains, text_gain=Gain(text_gain, text_gain + rng.normal(0, 0.2, 1000)),
     )  # fmt: skip
 
 
@@ -59,6 +61,7 @@ def only_distance(*checkpoints: StepEvidence) -> Comparison:
 def reason(comparison: Comparison) -> str:
     info = {"kind": "domain_trained", "sha256": "0" * 64, "resize": "none"}
     row = {key: 20.0 + i for i, key in enumerate(KEYS.values())}
+    row |= {"cmmd_demo_diff_base": 10.0, "cmmd_demo_diff_base_lo": 8.0, "cmmd_demo_diff_base_hi": 13.0}
     setting = Setting(
         rows={0: dict.fromkeys(KEYS.values(), 10.0), comparison.chosen.step: row},
         distance_key="cmmd_demo", n_prompts=16, n_real=68,
@@ -147,6 +150,23 @@ def test_pairing_tells_checkpoints_apart_that_overlap_unpaired() -> None:
     assert found.tied == (150,)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "fails"),
+    [(1.0, {20, 30}), (2.0, {30}), (None, set())],
+)
+def test_only_a_clear_loss_of_more_text_than_allowed_fails(allowed: float | None, fails: set[int]) -> None:
+    """A loss of 0.9 is clear with this noise, and within what a LoRA may lose; one of 1.1 +- 0.4 is not clear."""
+    steps = (
+        evidence(10, 90.0, text_gain=-0.9),
+        evidence(20, 90.0, text_gain=-1.8),
+        evidence(30, 90.0, text_gain=-3.0),
+        evidence(40, 90.0, text_gain=-1.1),
+    )
+    gates = replace(GATES, max_text_loss=allowed)
+    found = compare_checkpoints(steps, keys=KEYS, weights=EQUAL, gates=gates)
+    assert found.gates_failed.keys() == fails
+
+
 def test_gates_come_before_the_scores() -> None:
     steps = (
         evidence(10, 95.0, invalid=1),
@@ -161,7 +181,7 @@ def test_gates_come_before_the_scores() -> None:
     assert found.gates_failed == {
         10: "1 invalid pictures, allowed 0",
         20: "background_ok 0.5, required 0.9",
-        30: "clip_demo below the base model's",
+        30: "clip_demo 3 below the base model's, allowed 1",
         40: "centred_ok 0.5, required 0.8",
         50: "0.5 of the pictures near a training photo, by chance at most 0.156",
     }
@@ -176,6 +196,8 @@ def test_no_winner_when_nothing_passes_the_gates() -> None:
     found = compare(evidence(75, 9.0, background=0.2), evidence(150, 12.0, background=0.3))
     assert (found.verdict, found.chosen.step, found.best, found.tied) == ("no clear winner", 150, None, ())
     assert "no checkpoint passes the gates" in reason(found)
+    assert "A difference in cmmd_demo of less than about 2.5 would not show with this many." in reason(found)
+    assert "which fails the fewest of them and comes nearest to passing" in reason(found)
     assert selection_record(found, "because").standings["step-000075"].to_best is None
 
 
@@ -221,7 +243,7 @@ def test_equal_checkpoints_seldom_win_against_base_and_uncorrected_claims_would_
             steps.append(
                 StepEvidence(
                     step=step, n_used=8, invalid_count=0, background_ok=1.0, centred_ok=1.0, memorised=0.0,
-                    gains=gains, text_gain=rng.normal(0, 1, 400),
+                    gains=gains, text_gain=Gain(0.0, rng.normal(0, 1, 400)),
                 )
             )  # fmt: skip
         found = compare(*steps)
@@ -235,7 +257,7 @@ def bare(step: int, *, n_used: int = 4, gain: float | None = None) -> StepEviden
     return StepEvidence(
         step=step, n_used=n_used, invalid_count=4 - n_used, background_ok=1.0 if n_used else None,
         centred_ok=1.0 if n_used else None, memorised=0.0 if n_used else None,
-        gains={} if gain is None else {name: Gain(gain, NO_DRAWS) for name in KEYS}, text_gain=NO_DRAWS,
+        gains={} if gain is None else {name: Gain(gain, NO_DRAWS) for name in KEYS}, text_gain=None,
     )  # fmt: skip
 
 
@@ -263,7 +285,7 @@ def test_checkpoints_equal_to_base_in_every_resample_gain_nothing() -> None:
     zero = {name: Gain(0.0, np.zeros(200)) for name in KEYS}
     same = StepEvidence(
         step=75, n_used=4, invalid_count=0, background_ok=1.0, centred_ok=1.0, memorised=0.0, gains=zero,
-        text_gain=np.zeros(200),
+        text_gain=Gain(0.0, np.zeros(200)),
     )  # fmt: skip
     found = compare(same)
     assert (found.verdict, found.merits[75].value) == ("no clear winner", 0.0)
@@ -282,7 +304,7 @@ def equal_checkpoints(rng: np.random.Generator, n: int, criteria: tuple[str, ...
         steps.append(
             StepEvidence(
                 step=step, n_used=64, invalid_count=0, background_ok=1.0, centred_ok=1.0, memorised=0.0, gains=gains,
-                text_gain=rng.normal(1, 0.2, 400),
+                text_gain=Gain(1.0, rng.normal(1, 0.2, 400)),
             )
         )  # fmt: skip
     return compare(*steps, weights={name: float(name in criteria) for name in KEYS})
@@ -307,7 +329,7 @@ def test_a_claim_passes_from_the_number_of_draws_on_that_is_said_to_be_needed() 
             *(
                 StepEvidence(
                     step=step, n_used=64, invalid_count=0, background_ok=1.0, centred_ok=1.0, memorised=0.0,
-                    gains=gains, text_gain=np.ones(n),
+                    gains=gains, text_gain=Gain(1.0, np.ones(n)),
                 )
                 for step in range(1, 5)
             )
@@ -334,6 +356,7 @@ def test_evidence_turns_every_gain_so_that_more_is_better() -> None:
         "step": 75.0, "n_used": 64.0, "invalid_count": 0.0, "background_ok": 1.0, "centred_ok": 0.9,
         "memor_share_demo": 0.1, "cmmd_demo": 4.0, "cmmd_demo_diff_base": -5.0, "clip_gap_demo": 3.0,
         "clip_gap_demo_diff_base": 1.0, "colour_share": 0.5, "diversity_ratio_demo": 1.4,
+        "clip_demo_diff_base": 1.5,
     }  # fmt: skip
     draws = {
         "75/cmmd_demo/diff_base": np.array([-4.0, -6.0]), "75/clip_gap_demo/diff_base": np.array([0.5, 1.5]),
@@ -346,5 +369,6 @@ def test_evidence_turns_every_gain_so_that_more_is_better() -> None:
     )
     assert found.gains["distance"].draws.tolist() == [4.0, 6.0]
     assert found.gains["diversity"].draws == pytest.approx([0.4, 0.1]), "more than real photos have counts no further"
-    assert found.text_gain.tolist() == [1.0, 2.0]
+    assert found.text_gain.value == 1.5
+    assert found.text_gain.draws.tolist() == [1.0, 2.0]
     assert (found.background_ok, found.centred_ok, found.memorised) == (1.0, 0.9, 0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from loupe.atomic_io import write_record
+from loupe.final_html import final_note
+from loupe.metric_specs import METRIC_SPECS
+from loupe.metrics.recompute_final import recompute_final
 from loupe.records import SamplesManifest
+from loupe.run_store import RunStore
 from stages.confirm import confirm
 from stages.evaluate import evaluate
 from stages.reference import reference
@@ -65,6 +70,38 @@ def test_only_confirm_opens_the_test_split(tmp_path: Path, tiny_base_model: Path
         run.stage(confirm, **sections)
     assert any(test_split in path for path in opened)
     _check_final(run)
+    _check_verify(run)
+    _check_looks(run, sections)
+
+
+def _table(path: Path) -> dict[str, dict[str, float]]:
+    with path.open(newline="") as file:
+        return {row.pop("score"): {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)}
+
+
+def _check_verify(run: Run) -> None:
+    again = recompute_final(run.paths)
+    assert again.disagreements == ()
+    assert again.n_numbers > 100
+    file = run.paths.metrics / "final.csv"
+    was = file.read_text()
+    key, base, *others = next(line for line in was.splitlines() if line.startswith("fd_demo,")).split(",")
+    file.write_text(was.replace(f"{key},{base},", f"{key},{float(base) + 1},"))
+    (found,) = recompute_final(run.paths).disagreements
+    assert f"final.csv: score fd_demo, base is {float(base) + 1:.8g}" in found
+    assert others
+    file.write_text(was)
+
+
+def _check_looks(run: Run, sections: dict) -> None:
+    """The same choice again is no further look, another number of pictures is."""
+    (first,) = RunStore(run.paths.root).looks()
+    assert first.step == read_json(run.paths.metrics / "selection.json")["step"]
+    run.stage(confirm, **sections)
+    assert len(RunStore(run.paths.root).looks()) == 1
+    run.stage(confirm, **{**sections, "confirm": {"test_captions": 2, "seeds_per_prompt": 2}})
+    assert len(RunStore(run.paths.root).looks()) == 2
+    assert "looked at 2 times" in final_note(RunStore(run.paths.root).final(), RunStore(run.paths.root).looks())
 
 
 def _check_final(run: Run) -> None:
@@ -78,12 +115,17 @@ def _check_final(run: Run) -> None:
     assert (final["n_images"], final["n_prompts"], final["n_real"]) == (6, 3, 12)
     assert (final["inception_extractor"], final["clip_extractor"]) == ("demo-classifier", "demo-clip")
     assert final[next(name for name in final if name.startswith("eyes_"))].startswith("eyes@")
-    assert any(name.startswith("fd_eyes_") and name.endswith("_diff_lo") for name in final)
-    selected, base = final["fd_demo_selected"], final["fd_demo_base"]
+    scores = _table(run.paths.metrics / "final.csv")
+    assert any(key.startswith("fd_eyes_") and "diff_lo" in row for key, row in scores.items())
+    selected, base = scores["fd_demo"]["selected"], scores["fd_demo"]["base"]
     # Each is written with 8 significant digits, i.e. rounded by at most half of 1e-7 of itself.
-    assert final["fd_demo_diff"] == pytest.approx(selected - base, abs=1e-7 * (abs(selected) + abs(base)))
-    assert final["fd_demo_diff_lo"] <= final["fd_demo_diff_hi"]
-    assert final["clip_demo_base_lo"] <= final["clip_demo_base"] <= final["clip_demo_base_hi"]
-    assert final["fd_demo_null_n"] == 6
-    assert final["background_ok_real"] == 1.0
+    assert scores["fd_demo"]["diff"] == pytest.approx(selected - base, abs=1e-7 * (abs(selected) + abs(base)))
+    assert scores["fd_demo"]["diff_lo"] <= scores["fd_demo"]["diff_hi"]
+    assert scores["clip_demo"]["base_lo"] <= scores["clip_demo"]["base"] <= scores["clip_demo"]["base_hi"]
+    assert scores["fd_demo"]["null_n"] == 6
+    assert scores["background_ok"]["real"] == 1.0
+    headline = {key for key, spec in METRIC_SPECS.items() if spec.headline}
+    of_scores = {name.rpartition("_selected")[0] for name in final if name.endswith("_selected")} - {"n_used"}
+    assert of_scores == headline & scores.keys(), "few enough for dvc exp show"
+    assert (final["fd_demo_selected"], final["fd_demo_diff_lo"]) == (selected, scores["fd_demo"]["diff_lo"])
     assert all(isinstance(value, float | int | str) for value in final.values())

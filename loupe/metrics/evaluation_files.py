@@ -1,0 +1,62 @@
+"""What scores were computed from, on disk: features, resamples, and a manifest of where every number comes from.
+
+`loupe verify` reads it back and computes the scores again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loupe.atomic_io import sha256_file
+from loupe.evaluation_records import EvaluationManifest, ExtractorInfo
+from loupe.metrics.evaluation import RESAMPLES, Evaluated
+from loupe.metrics.image_set_files import write_arrays, write_image_set
+from loupe.metrics.scoring import draws_by_name
+from loupe.paths import step_name
+from loupe.workstore import library_versions
+
+CONFIRMED = "evaluation.json"
+"""In data/confirmation, where the manifest is that of the pictures: what the scores on the test split come from."""
+LIBRARIES = ("numpy", "open-clip-torch", "pillow", "scipy", "torch", "torch-fidelity", "transformers")
+
+
+def write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
+    """Write the features of every step and the resamples with their draws; return file name -> SHA-256."""
+    metadata = {"prompts": json.dumps(evaluated.prompts)}
+    arrays = {"counts": evaluated.resampling.counts_RP, **draws_by_name(evaluated.scores)}
+    files = {RESAMPLES: write_arrays(folder / RESAMPLES, arrays, metadata)}
+    for step, images in evaluated.sets.items():
+        files.update(write_image_set(folder, step_name(step), images))
+    return files
+
+
+def evaluation_manifest(
+    evaluated: Evaluated,
+    extractors: tuple[ExtractorInfo, ...],
+    *,
+    samples: Path,
+    reference: Path,
+    files: Mapping[str, str],
+    **compared: Any,
+) -> EvaluationManifest:
+    """Return the provenance of the scores of the samples in `samples` beside the photos in `reference` (folders).
+
+    `compared` are nulls and real_scores and, where there are such, controls and targets.
+    """
+    return EvaluationManifest(
+        extractors=extractors,
+        metric_keys=tuple(evaluated.specs),
+        n_real=evaluated.n_real,
+        samples_sha256=sha256_file(samples / "manifest.json"),
+        reference_sha256=sha256_file(reference / "manifest.json"),
+        best_steps=dict(evaluated.best_steps),
+        absent=evaluated.absent,
+        unreadable=evaluated.unreadable,
+        findings=evaluated.findings,
+        library_versions=library_versions(*LIBRARIES),
+        files=dict(files),
+        **compared,
+    )

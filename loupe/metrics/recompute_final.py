@@ -1,0 +1,43 @@
+"""The result on the test split computed again from what `confirm` stored, and compared with what it wrote.
+
+Sources: the features in data/confirmation, the test photos' among them, and in data/reference; compared are all numbers
+of metrics/final.json and metrics/final.csv but those of the photos alone. It opens no picture of the test split.
+"""
+
+from __future__ import annotations
+
+from loupe.atomic_io import read_record
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
+from loupe.metrics import tables
+from loupe.metrics.evaluation_files import CONFIRMED
+from loupe.metrics.image_set import RealPhotos
+from loupe.metrics.image_set_files import read_image_set
+from loupe.metrics.number_comparison import NumberComparison, read_object, read_table
+from loupe.metrics.recompute import Recomputed, changed_files, evaluated_again, files_as_they_are
+from loupe.paths import ProjectPaths
+
+MADE_BY = "confirm"
+
+
+def recompute_final(paths: ProjectPaths) -> Recomputed:
+    """Compute the result on the test split again; PipelineError when something that is needed is not there."""
+    folder = paths.confirmation
+    manifest = read_record(folder / CONFIRMED, EvaluationManifest, made_by=MADE_BY)
+    reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
+    changed = [
+        *changed_files(folder, {**manifest.files, "manifest.json": manifest.samples_sha256}, paths.root),
+        *changed_files(paths.reference, {"manifest.json": manifest.reference_sha256}, paths.root),
+    ]
+    photos = files_as_they_are(paths.reference, reference.files)
+    train = read_image_set(paths.reference, "train", photos, made_by="reference")
+    test = read_image_set(folder, "test", files_as_they_are(folder, manifest.files), made_by=MADE_BY)
+    real = RealPhotos(train=train, held_out=test)
+    evaluated = evaluated_again(folder, folder, manifest, real, aims=None, made_by=MADE_BY)
+    comparison = NumberComparison()
+    written = read_object(paths.metrics / "final.json", made_by=MADE_BY)
+    again = tables.final(evaluated, manifest.extractors, verdict=str(written.get("verdict")))
+    comparison.cells("final.json", "", written, again, tuple(again))
+    rows = tables.final_rows(evaluated, nulls=manifest.nulls, real_scores=manifest.real_scores)
+    table = read_table(paths.metrics / "final.csv", made_by=MADE_BY)
+    comparison.rows("final.csv", table, rows, tables.FINAL_COLUMNS, named_by=("score",))
+    return Recomputed(n_numbers=comparison.n_numbers, disagreements=(*changed, *comparison.found))
