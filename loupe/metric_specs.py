@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from loupe.evaluation_records import ExtractorInfo
+from loupe.evaluation_records import ExtractorInfo, Null, RealScore
 from loupe.metric_table import (
     DEMO_CLASSIFIER,
     DEMO_CLIP,
@@ -29,6 +29,8 @@ __all__ = [
     "RATER_SPECS",
     "STANDARD_INCEPTION",
     "MetricSpec",
+    "aim_is_null",
+    "aim_of",
     "applicable_specs",
     "array_prefix",
     "checkpoint_columns",
@@ -102,6 +104,24 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
 def has_interval(spec: MetricSpec) -> bool:
     """Whether a value has an interval of its own: the bootstrap of most set metrics is biased, repeats narrow a set."""
     return spec.level == "image" or spec.unbiased
+
+
+def aim_of(spec: MetricSpec, null: Null | None, real: RealScore | None) -> float | None:
+    """Return what real photos have in the metric, to be as near to as possible; None where it is not known."""
+    if aim_is_null(spec, null, real):
+        return null.mean if null else None
+    return real.value if real else None
+
+
+def aim_is_null(spec: MetricSpec, null: Null | None, real: RealScore | None) -> bool:
+    """Whether the aim is the null's mean, not the held-out photos' own score.
+
+    A score of a whole set grows or falls with the number of pictures (Inception Score, Vendi): of two values of photos
+    the one of more photos counts, which neither has more of than a checkpoint has pictures.
+    """
+    if null is None or real is None:
+        return real is None
+    return spec.level == "set" and null.n_a > real.n
 
 
 def extractor_of(spec: MetricSpec, extractors: Sequence[ExtractorInfo]) -> ExtractorInfo | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.evaluation_records import Null
+from loupe.evaluation_records import Null, RealScore
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.image_set import ASKED_FAMILY, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.scoring import null_of, value_of
@@ -53,14 +53,16 @@ def real_nulls(
 
 def real_scores(
     real: RealPhotos, specs: Mapping[str, MetricSpec], *, n_generated: int, n_draws: int, rng: np.random.Generator
-) -> dict[str, float]:
+) -> dict[str, RealScore]:
     """Return the value of the held-out photos for every metric that does not compare with them.
 
     Means over images use all of them. Scores of a set depend on N, so they are means over random subsets of
-    min(n_generated, number of held-out photos).
+    min(n_generated, number of held-out photos); where these are fewer than the pictures, `aim_of` of
+    loupe/metric_specs.py takes the null's photos instead.
     """
     photos = as_prompts(real.held_out)
-    subsets = _subsets(photos, min(n_generated, len(photos)), n_draws, rng)
+    n_of_sets = min(n_generated, len(photos))
+    subsets = _subsets(photos, n_of_sets, n_draws, rng)
     alone = {key: spec for key, spec in specs.items() if not spec.against_real}
     of_images = {key: spec for key, spec in alone.items() if spec.level == "image"}
     of_sets = {key: spec for key, spec in alone.items() if spec.level == "set"}
@@ -68,7 +70,11 @@ def real_scores(
         **_values_of_subsets(photos, [np.arange(len(photos))], real, of_images),
         **_values_of_subsets(photos, subsets, real, of_sets),
     }
-    return {key: float(np.mean(values[key])) for key in alone if key in values}
+    return {
+        key: RealScore(value=float(np.mean(values[key])), n=n_of_sets if key in of_sets else len(photos))
+        for key in alone
+        if key in values
+    }
 
 
 def as_prompts(photos: ImageSet) -> ImageSet:

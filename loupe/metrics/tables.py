@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from loupe.evaluation_records import ExtractorInfo, Null
+from loupe.evaluation_records import ExtractorInfo, Null, RealScore
 from loupe.metric_specs import MetricSpec, array_prefix
 from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos, TooFewImagesError
@@ -119,7 +119,7 @@ def final(
     extractors: tuple[ExtractorInfo, ...],
     *,
     nulls: Mapping[str, Null],
-    real_scores: Mapping[str, float],
+    real_scores: Mapping[str, RealScore],
     verdict: str,
 ) -> Scalars:
     """Return metrics/final.json: base and selected checkpoint on the test split, their difference and its interval."""
@@ -141,7 +141,8 @@ def final(
         if key in selected.differences:
             found.update(cells(f"{key}_diff", selected.differences[key]))
         if key in real_scores:
-            found[f"{key}_real"] = rounded(real_scores[key])
+            found[f"{key}_real"] = rounded(real_scores[key].value)
+            found[f"{key}_real_n"] = real_scores[key].n
         if key in nulls:
             null = nulls[key]
             found.update(

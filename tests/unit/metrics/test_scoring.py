@@ -9,6 +9,7 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
+from loupe.metrics.evaluation import aims_of
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.nulls import real_nulls, real_scores
 from loupe.metrics.scoring import (
@@ -302,5 +303,23 @@ def test_real_scores_are_those_of_val_photos() -> None:
         "clip_demo", "colour_demo", "background_ok", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo"
     }  # fmt: skip
     for key in ("clip_demo", "colour_demo", "background_ok"):
-        assert found[key] == pytest.approx(alone.values[key].value)
-    assert found["is_demo"] < alone.values["is_demo"].value, "at N = 10 it is lower than at N = 24"
+        assert found[key].value == pytest.approx(alone.values[key].value)
+        assert found[key].n == len(REAL.held_out)
+    assert found["is_demo"].value < alone.values["is_demo"].value, "at N = 10 it is lower than at N = 24"
+    assert found["is_demo"].n == found["vendi_demo"].n == 10
+
+
+def test_the_aim_of_a_set_is_that_of_as_many_photos_as_pictures_and_of_a_mean_that_of_unseen_photos() -> None:
+    """With 24 val photos for 60 pictures, Vendi of the val photos is what 24 different ones have: no aim for 60."""
+    real = RealPhotos(train=images(20, seeds=20), held_out=REAL.held_out)
+    options = {"n_generated": 60, "n_draws": 20}
+    drawn = real_nulls(real, SPECS, rng=np.random.default_rng(0), **options)
+    alone = real_scores(real, SPECS, rng=np.random.default_rng(0), **options)
+    aims = aims_of(drawn, alone)
+    for key in ("is_demo", "vendi_demo"):
+        assert (drawn[key].n_a, alone[key].n) == (60, 24)
+        assert aims[key] == drawn[key].mean > alone[key].value
+    assert aims["diversity_ratio_demo"] == alone["diversity_ratio_demo"].value
+    few = real_scores(real, SPECS, n_generated=20, n_draws=20, rng=np.random.default_rng(0))
+    same = real_nulls(real, SPECS, n_generated=20, n_draws=20, rng=np.random.default_rng(0))
+    assert aims_of(same, few)["is_demo"] == few["is_demo"].value
