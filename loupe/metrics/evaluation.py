@@ -13,19 +13,13 @@ import numpy as np
 
 from loupe.evaluation_records import Null, RealScore
 from loupe.metric_specs import MetricSpec, aim_of, applicable_specs, known_specs
+from loupe.metrics.estimates import Resampling, resampling_of
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.measure import Measured, complete_features, read_features
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
-from loupe.metrics.scoring import (
-    Resampling,
-    StepScores,
-    add_differences_to_best,
-    best_steps,
-    resampling_of,
-    score_steps,
-)
+from loupe.metrics.scoring import StepScores, add_differences_to_best, best_steps, score_steps
 from loupe.paths import step_name
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore

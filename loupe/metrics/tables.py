@@ -12,12 +12,13 @@ import numpy as np
 
 from loupe.evaluation_records import ExtractorInfo, Null, RealScore
 from loupe.metric_specs import MetricSpec, array_prefix
+from loupe.metrics.estimates import Estimate
 from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.memorisation import nearest_train
 from loupe.metrics.samples import is_valid
 from loupe.metrics.scalars import rounded
-from loupe.metrics.scoring import Estimate, values_per_image
+from loupe.metrics.scoring import values_per_image
 from loupe.records import BASE_STEP
 
 Scalars = dict[str, float | int | str]

@@ -9,6 +9,7 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
+from loupe.metrics.estimates import resampling_of
 from loupe.metrics.evaluation import aims_of
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.nulls import real_nulls, real_scores
@@ -17,7 +18,6 @@ from loupe.metrics.scoring import (
     best_steps,
     common_cells,
     draws_by_name,
-    resampling_of,
     score_steps,
 )
 
@@ -204,6 +204,30 @@ def test_one_prompt_gives_values_without_intervals() -> None:
     assert scores.values["clip_demo"].interval is None
     assert scores.differences["fd_demo"].interval is None
     assert scores.differences["fd_demo"].value == 0
+
+
+def test_one_prompt_with_values_among_many_gives_no_interval_of_their_mean() -> None:
+    """Every resample of it is the same: an interval without width would be a claim."""
+    some = images(15)
+    asked = np.where(np.arange(len(some)) < 3, 0, -1)
+    alone = ImageSet(some.cells, {**some.arrays, names.ASKED_COLOUR: asked})
+    _, scores = score_steps({0: alone, 10: alone}, REAL, SPECS, RESAMPLING)
+    assert scores.values["colour_demo"].interval is None
+    assert scores.differences["colour_demo"].interval is None
+    assert scores.values["clip_demo"].interval is not None
+
+
+def test_an_interval_of_a_share_stays_within_its_bounds() -> None:
+    """Seven prompts at 1 and one at 0.5: widened draws alone would reach beyond 100 %."""
+    some = images(15)
+    shares = np.zeros((len(some), 2))
+    shares[:, 0] = np.where(np.arange(len(some)) < 3, 0.5, 1.0)
+    arrays = {names.COLOUR_SHARES: shares, names.ASKED_FAMILY: np.zeros(len(some), dtype=np.int64)}
+    specs = {"colour_share": METRIC_SPECS["colour_share"]}
+    (scores,) = score_steps({0: ImageSet(some.cells, arrays)}, REAL, specs, RESAMPLING)
+    found = scores.values["colour_share"]
+    assert found.draws.max() > 1
+    assert 0 < found.interval.lo < found.value < found.interval.hi == 1
 
 
 def test_differences_to_the_best_are_those_of_a_paired_resampling() -> None:
