@@ -87,17 +87,6 @@ def percentile_interval(draws_R: Array) -> Interval | None:
     return Interval(lo=float(lo), hi=float(hi))
 
 
-def wilson_interval(share: float, n: int) -> Interval:
-    """Return the 95 % interval of a share of n independent yes-or-no answers (Wilson 1927).
-
-    Where all answers are alike every resample is, and a percentile interval would have no width; this one has.
-    """
-    z = NormalDist().inv_cdf(0.5 + COVERAGE_PERCENT / 200)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(lo=centre - half if share > 0 else 0.0, hi=centre + half if share < 1 else 1.0)
-
-
 def covering(a: Interval, b: Interval) -> Interval:
     """Return the interval from the lower of both ends to the higher."""
     return Interval(lo=min(a.lo, b.lo), hi=max(a.hi, b.hi))

@@ -22,10 +22,10 @@ from loupe.metrics.bootstrap import (
     percentile_interval,
     resample_prompts,
     widened,
-    wilson_interval,
     within,
 )
 from loupe.metrics.image_set import Array, TooFewImagesError
+from loupe.metrics.share_intervals import paired_share_interval, wilson_interval
 
 Cells = Sequence[tuple[str, int]]
 """(prompt id, seed index) of each image."""
@@ -72,21 +72,29 @@ def mean_estimate(values_N: Array, cells: Cells, spec: MetricSpec, resampling: R
     value, draws, interval = _mean(values_N, cells, spec.needs, resampling)
     if interval is not None and spec.unit == "share":
         finite = values_N[np.isfinite(values_N)]
-        if np.isin(finite, (0.0, 1.0)).all():
+        if _are_answers(finite):
             interval = covering(interval, wilson_interval(value, len(finite)))
         interval = within(interval, 0.0, 1.0)
     return Estimate(value, draws, interval, cells=tuple(cells), values=values_N)
 
 
-def mean_difference(a: Estimate, b: Estimate, spec: MetricSpec, resampling: Resampling) -> Estimate:
+def mean_difference(
+    a: Estimate, b: Estimate, spec: MetricSpec, resampling: Resampling, *, same_pictures: bool = False
+) -> Estimate:
     """Return a - b of the same cells, over the images that have a value on both sides; draws are paired.
 
-    Raises TooFewImagesError where there is none.
+    The interval of a share lies in [-1, 1]; where every value is 0 or 1 it holds Newcombe's too: of two checkpoints
+    that pass everywhere, other prompts may still tell one from the other. `same_pictures` says that both sides are the
+    same ones, of which nothing can. Raises TooFewImagesError where no image has both values.
     """
     row_of_b = {cell: row for row, cell in enumerate(b.cells)}
-    differences = a.values - b.values[[row_of_b[cell] for cell in a.cells]]
+    values_b = b.values[[row_of_b[cell] for cell in a.cells]]
+    differences = a.values - values_b
     value, draws, interval = _mean(differences, a.cells, "a picture with a value on both sides", resampling)
     if interval is not None and spec.unit == "share":
+        both = np.isfinite(differences)
+        if _are_answers(a.values[both], values_b[both]) and not same_pictures:
+            interval = covering(interval, paired_share_interval(a.values[both], values_b[both]))
         interval = within(interval, -1.0, 1.0)
     return Estimate(value, draws, interval)
 
@@ -114,6 +122,11 @@ def mean_of_finite(values_N: Array, needs: str) -> float:
     if not np.isfinite(values_N).any():
         raise TooFewImagesError(f"no image has a value; it needs {needs}")
     return float(np.nanmean(values_N))
+
+
+def _are_answers(*values: Array) -> bool:
+    """Whether all values are 0 or 1: yes or no."""
+    return all(np.isin(part, (0.0, 1.0)).all() for part in values)
 
 
 def _mean(values_N: Array, cells: Cells, needs: str, resampling: Resampling) -> tuple[float, Array, Interval | None]:

@@ -44,8 +44,8 @@ class StepScores:
     """This checkpoint minus the one that is best in the metric, likewise; none for that one itself."""
     absent: dict[str, str] = field(default_factory=dict)
     """Key -> why it has no value."""
-    cells: frozenset[tuple[str, int]] = frozenset()
-    """(prompt id, seed index) of the images."""
+    pictures: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    """(prompt id, seed index) of the images -> what they are, see ImageSet.contents."""
 
 
 def resolve_compute(name: str) -> Any:
@@ -65,7 +65,7 @@ def score_steps(
     scored = []
     for step in sorted(sets):
         images = sets[step]
-        scores = StepScores(step=step, n_used=len(images), cells=frozenset(images.cells))
+        scores = StepScores(step=step, n_used=len(images), pictures=images.contents())
         for key, spec in specs.items():
             try:
                 scores.values[key] = estimate(images, real, spec, resampling)
@@ -146,6 +146,12 @@ class _Pair:
     sets: Mapping[int, ImageSet]
     _parts: tuple[ImageSet, ImageSet] | None = None
 
+    @property
+    def same_pictures(self) -> bool:
+        """Whether the images of all cells that both have are the same."""
+        a, b = self.a.pictures, self.b.pictures
+        return all(a[cell] == b[cell] for cell in a.keys() & b.keys())
+
     def parts(self) -> tuple[ImageSet, ImageSet]:
         """Return the images of the cells that both have; read once, and the same arrays for every metric."""
         if self._parts is None:
@@ -160,10 +166,10 @@ def _difference(key: str, spec: MetricSpec, pair: _Pair, *, real: RealPhotos, re
     Raises TooFewImagesError when there is no value.
     """
     a, b = pair.a.values.get(key), pair.b.values.get(key)
-    if a is None or b is None or pair.a.cells != pair.b.cells:
+    if a is None or b is None or pair.a.pictures.keys() != pair.b.pictures.keys():
         a, b = (estimate(part, real, spec, resampling) for part in pair.parts())
     if spec.level == "image":
-        return mean_difference(a, b, spec, resampling)
+        return mean_difference(a, b, spec, resampling, same_pictures=pair.same_pictures)
     draws = a.draws - b.draws
     return Estimate(a.value - b.value, draws, interval_of(draws, a.cells))
 

@@ -8,7 +8,6 @@ import pytest
 from loupe.metrics.bootstrap import (
     Interval,
     counts_per_image,
-    covering,
     draws_needed,
     expansion,
     holm_adjusted,
@@ -17,7 +16,6 @@ from loupe.metrics.bootstrap import (
     resample_prompts,
     sign_p_value,
     widened,
-    wilson_interval,
 )
 
 
@@ -44,14 +42,6 @@ def test_interval_ignores_draws_without_a_value_and_needs_two() -> None:
     assert percentile_interval(np.array([np.nan, 1.0])) is None
     interval = percentile_interval(np.array([np.nan, *np.linspace(0, 1, 1001)]))
     assert interval == Interval(pytest.approx(0.025), pytest.approx(0.975))
-
-
-def test_an_interval_of_a_share_has_width_where_all_answers_are_alike() -> None:
-    """10 of 10: from 10 / (10 + 1.96^2) to 1; the textbook's 50 of 100: 0.4038 to 0.5962."""
-    assert wilson_interval(1.0, 10) == Interval(pytest.approx(10 / (10 + 1.959964**2), abs=1e-6), 1.0)
-    assert wilson_interval(0.0, 10) == Interval(0.0, pytest.approx(1 - wilson_interval(1.0, 10).lo))
-    assert wilson_interval(0.5, 100) == Interval(pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
-    assert covering(Interval(0.0, 0.5), Interval(-1.0, 0.4)) == Interval(-1.0, 0.5)
 
 
 def test_draws_are_widened_to_students_interval_about_their_own_mean() -> None:
