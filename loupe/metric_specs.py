@@ -35,9 +35,11 @@ __all__ = [
     "array_prefix",
     "checkpoint_columns",
     "column_name",
+    "depends_on_number",
     "extractor_of",
     "first_of_role",
     "has_interval",
+    "is_effective_number",
     "known_specs",
     "spec_of",
 ]
@@ -102,8 +104,21 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
 
 
 def has_interval(spec: MetricSpec) -> bool:
-    """Whether a value has an interval of its own: the bootstrap of most set metrics is biased, repeats narrow a set."""
-    return spec.level == "image" or spec.unbiased
+    """Whether a value has an interval of its own: the bootstrap of a biased distance leaves out value and truth."""
+    return not depends_on_number(spec) or is_effective_number(spec)
+
+
+def depends_on_number(spec: MetricSpec) -> bool:
+    """Whether the value depends on the number of pictures, and is comparable at the same number only."""
+    return spec.level == "set" and not spec.unbiased
+
+
+def is_effective_number(spec: MetricSpec) -> bool:
+    """Whether it says how many there are of something, as exp of an entropy or information: Inception Score, Vendi.
+
+    These are the scores of a set alone, at least 1. A row of another kind needs a mark of its own.
+    """
+    return depends_on_number(spec) and not spec.against_real
 
 
 def aim_of(spec: MetricSpec, null: Null | None, real: RealScore | None) -> float | None:

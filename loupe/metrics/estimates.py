@@ -104,6 +104,19 @@ def interval_of(draws_R: Array, cells: Cells) -> Interval | None:
     return percentile_interval(draws_R) if n_prompts(cells) >= LEAST_PROMPTS else None
 
 
+def recentred(draws_R: Array, value: float) -> Array:
+    """Return draws of an effective number, exp(I) >= 1, whose I is in the mean that of the value.
+
+    Resamples hold copies, which add nothing, so their I is smaller by a bias that the value has not. What is left is
+    how the value varies from run to run at this number of pictures, the bias of which it keeps; 1 stays 1.
+    """
+    information = np.log(np.maximum(draws_R, 1.0))
+    finite = information[np.isfinite(information)]
+    if not finite.any():
+        return draws_R
+    return np.exp(information * (np.log(max(value, 1.0)) / finite.mean()))
+
+
 def widened_for(draws_R: Array, cells: Cells) -> Array:
     """Return the draws widened for as many prompts as the images have; of one prompt as they are."""
     prompts = n_prompts(cells)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from loupe.evaluation_records import Null
-from loupe.metric_specs import MetricSpec, has_interval
+from loupe.metric_specs import MetricSpec, depends_on_number, has_interval, is_effective_number
 from loupe.metrics.estimates import (
     Estimate,
     Resampling,
@@ -22,6 +22,7 @@ from loupe.metrics.estimates import (
     mean_difference,
     mean_estimate,
     mean_of_finite,
+    recentred,
     widened_for,
 )
 from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
@@ -87,7 +88,7 @@ def score_steps(
 def _refuse_fewer_images(scored: Sequence[StepScores], specs: Mapping[str, MetricSpec]) -> None:
     most = max(scores.n_used for scores in scored)
     for scores in (s for s in scored if s.n_used < most):
-        for key in [key for key in scores.values if not has_interval(specs[key])]:
+        for key in [key for key in scores.values if depends_on_number(specs[key])]:
             del scores.values[key]
             scores.absent[key] = (
                 f"it depends on the number of pictures and needs {most}, as other checkpoints have; there are "
@@ -187,7 +188,8 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     value, counts = resolve_compute(spec.compute)(images, real), resampling.counts_of(images.cells)
     draws = resolve_compute(spec.resamples)(images, real, counts) if len(counts) else np.zeros(0)
     draws = widened_for(draws, images.cells)
-    interval = interval_of(draws, images.cells) if has_interval(spec) else None
+    shown = recentred(draws, value) if is_effective_number(spec) else draws
+    interval = interval_of(shown, images.cells) if has_interval(spec) else None
     return Estimate(value=value, draws=draws, interval=interval, cells=images.cells)
 
 

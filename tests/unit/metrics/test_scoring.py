@@ -31,13 +31,26 @@ def test_the_same_pictures_under_two_names_differ_by_exactly_zero() -> None:
         assert (difference.interval.lo, difference.interval.hi) == (0.0, 0.0)
 
 
-def test_only_means_over_images_and_unbiased_scores_have_an_interval_of_their_own() -> None:
+def test_only_biased_distances_have_no_interval_of_their_own() -> None:
     (base,) = score_steps({0: images(1)}, REAL, SPECS, RESAMPLING)
-    assert {key for key, estimate in base.values.items() if estimate.interval} == {
-        "kid_demo", "precision_demo", "clip_demo", "colour_demo", "background_ok", "memor_share_demo",
-        "diversity_ratio_demo",
-    }  # fmt: skip
+    assert set(SPECS) - {key for key, estimate in base.values.items() if estimate.interval} == {
+        "fd_demo",
+        "recall_demo",
+    }
+    for key in ("vendi_demo", "is_demo"):
+        found = base.values[key]
+        assert 1 <= found.interval.lo < found.value < found.interval.hi
+        assert found.draws.mean() < found.value, "copies add nothing"
     assert base.differences == {}
+
+
+def test_pictures_that_are_all_the_same_are_one_and_nothing_else() -> None:
+    some = images(1)
+    same = ImageSet(some.cells, {name: np.repeat(array[:1], len(some), axis=0) for name, array in some.arrays.items()})
+    (base,) = score_steps({0: same}, REAL, {key: SPECS[key] for key in ("vendi_demo", "is_demo")}, RESAMPLING)
+    for key in ("vendi_demo", "is_demo"):
+        interval = base.values[key].interval
+        assert (interval.lo, interval.hi) == (pytest.approx(1), pytest.approx(1))
 
 
 def test_a_mean_is_the_mean_of_its_images_and_lies_in_its_interval() -> None:
