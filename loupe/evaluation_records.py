@@ -41,6 +41,14 @@ class Null(_Record):
     """0 where the distribution is known without drawing."""
 
 
+class RealScore(_Record):
+    """What real photos score, with how many of them."""
+
+    value: float
+    n: int
+    """Photos that it is of; a score of a whole set depends on them."""
+
+
 class ReferenceManifest(_Record):
     """data/reference/manifest.json, beside <split>-<role>.safetensors with the features of the real images."""
 
@@ -49,7 +57,7 @@ class ReferenceManifest(_Record):
     """split -> number of real images."""
     nulls: dict[str, Null]
     """Metric key -> null."""
-    real_scores: dict[str, float]
+    real_scores: dict[str, RealScore]
     """Metric key -> value of the real val images where one exists (CLIP score of photo and caption, ...)."""
     files: dict[str, str]
 
@@ -61,7 +69,7 @@ class EvaluationManifest(_Record):
     metric_keys: tuple[str, ...]
     """Columns of checkpoints.csv that are scores, in the order of loupe/metric_table.py."""
     nulls: dict[str, Null]
-    real_scores: dict[str, float]
+    real_scores: dict[str, RealScore]
     controls: dict[str, dict[str, float]] = {}
     """Noise, blank white, shuffled captions -> metric key -> what they score: what any score must be read against."""
     n_real: int

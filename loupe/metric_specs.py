@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from loupe.evaluation_records import ExtractorInfo
+from loupe.evaluation_records import ExtractorInfo, Null, RealScore
 from loupe.metric_table import (
     DEMO_CLASSIFIER,
     DEMO_CLIP,
@@ -31,13 +31,17 @@ __all__ = [
     "RATER_SPECS",
     "STANDARD_INCEPTION",
     "MetricSpec",
+    "aim_is_null",
+    "aim_of",
     "applicable_specs",
     "array_prefix",
     "checkpoint_columns",
     "column_name",
+    "depends_on_number",
     "extractor_of",
     "first_of_role",
     "has_interval",
+    "is_effective_number",
     "known_specs",
     "local_weights",
     "spec_of",
@@ -108,8 +112,39 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
 
 
 def has_interval(spec: MetricSpec) -> bool:
-    """Whether a value has an interval of its own: the bootstrap of most set metrics is biased, repeats narrow a set."""
-    return spec.level == "image" or spec.unbiased
+    """Whether a value has an interval of its own: the bootstrap of a biased distance leaves out value and truth."""
+    return not depends_on_number(spec) or is_effective_number(spec)
+
+
+def depends_on_number(spec: MetricSpec) -> bool:
+    """Whether the value depends on the number of pictures, and is comparable at the same number only."""
+    return spec.level == "set" and not spec.unbiased
+
+
+def is_effective_number(spec: MetricSpec) -> bool:
+    """Whether it says how many there are of something, as exp of an entropy or information: Inception Score, Vendi.
+
+    These are the scores of a set alone, at least 1. A row of another kind needs a mark of its own.
+    """
+    return depends_on_number(spec) and not spec.against_real
+
+
+def aim_of(spec: MetricSpec, null: Null | None, real: RealScore | None) -> float | None:
+    """Return what real photos have in the metric, to be as near to as possible; None where it is not known."""
+    if aim_is_null(spec, null, real):
+        return null.mean if null else None
+    return real.value if real else None
+
+
+def aim_is_null(spec: MetricSpec, null: Null | None, real: RealScore | None) -> bool:
+    """Whether the aim is the null's mean, not the held-out photos' own score.
+
+    A score of a whole set grows or falls with the number of pictures (Inception Score, Vendi): of two values of photos
+    the one of more photos counts, which neither has more of than a checkpoint has pictures.
+    """
+    if null is None or real is None:
+        return real is None
+    return spec.level == "set" and null.n_a > real.n
 
 
 def extractor_of(spec: MetricSpec, extractors: Sequence[ExtractorInfo]) -> ExtractorInfo | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null
-from loupe.metric_specs import MetricSpec, applicable_specs, extractor_of, known_specs
+from loupe.evaluation_records import EvaluationManifest, ExtractorInfo, Null, RealScore
+from loupe.metric_specs import MetricSpec, aim_is_null, aim_of, applicable_specs, extractor_of, known_specs
 from loupe.run_files import Cells
 
 
@@ -50,11 +50,21 @@ class MetricColumn:
     spec: MetricSpec
     extractor: ExtractorInfo | None
     null: Null | None
-    real: float | None
+    real: RealScore | None
     """The same score of the real validation images."""
     target: float | None
     controls: dict[str, float] = field(default_factory=dict)
     """Noise, blank white, shuffled captions -> the same score of theirs."""
+
+    @property
+    def aim(self) -> float | None:
+        """What real photos have, where being near to that is best: the value that evaluation compared with."""
+        return aim_of(self.spec, self.null, self.real)
+
+    @property
+    def shows_null(self) -> bool:
+        """Whether the null is the line to read the scores against, not the validation photos' own score."""
+        return self.null is not None and (self.null.n_b > 0 or aim_is_null(self.spec, self.null, self.real))
 
 
 def scores_by_step(rows: Iterable[Cells]) -> tuple[StepScores, ...]:

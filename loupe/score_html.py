@@ -94,7 +94,10 @@ def _to_best(score: Score, unit: str) -> str:
 
 
 def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
-    real = [number(c.real, unit=c.spec.unit) if c.real is not None else "" for c in metrics]
+    real = [
+        f"{number(c.real.value, unit=c.spec.unit)}<small>of {c.real.n} photos</small>" if c.real else ""
+        for c in metrics
+    ]
     null = [
         f"{number(c.null.mean, unit=c.spec.unit)}<small>{interval(c.null.lo, c.null.hi, unit=c.spec.unit)}</small>"
         f"<small>{_compared(c.null)}</small>"

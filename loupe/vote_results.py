@@ -136,10 +136,10 @@ def _goodness(store: RunStore, column: MetricColumn) -> Callable[[Vote, str], fl
 
     def goodness(vote: Vote, side: str) -> float | None:
         found = value(vote, side)
-        if found is None or (spec.better == "closer to real" and column.real is None):
+        if found is None or (spec.better == "closer to real" and column.aim is None):
             return None
         if spec.better == "closer to real":
-            return -abs(found - (column.real or 0.0))
+            return -abs(found - (column.aim or 0.0))
         return {"higher": found, "lower": -found, "zero": -abs(found)}[spec.better]
 
     return goodness

@@ -66,7 +66,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         made_by="confirm",
     )
     rng = np.random.default_rng([params.seed, 5])
-    draws = {"n_generated": evaluated.n_images, "n_draws": settings.null_draws, "rng": rng}
+    size = {"n_generated": evaluated.n_images, "n_prompts": len(evaluated.prompts)}
+    draws = {**size, "n_draws": settings.null_draws, "rng": rng}
     beside = {"nulls": real_nulls(real, evaluated.specs, **draws)}
     beside["real_scores"] = real_scores(real, evaluated.specs, **draws)
     files = write_features(paths.confirmation, evaluated) | write_image_set(paths.confirmation, "test", test)

@@ -46,8 +46,10 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     real = RealPhotos(train=images["train"], held_out=images["val"])
 
     specs = applicable_specs(extractors.infos)
+    n_prompts = _n_prompts(params.generate, n_val=dataset.n_examples["val"])
     options = {
-        "n_generated": _n_generated(params.generate, n_val=dataset.n_examples["val"]),
+        "n_generated": n_prompts * params.generate.seeds_per_prompt,
+        "n_prompts": n_prompts,
         "n_draws": params.evaluate.null_draws,
     }
     nulls = real_nulls(real, specs, rng=np.random.default_rng([params.seed, 1]), **options)
@@ -75,9 +77,9 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     )
 
 
-def _n_generated(generate: GenerateParams, *, n_val: int) -> int:
-    """Return how many pictures each checkpoint draws."""
-    return (len(generate.prompts) + min(generate.val_captions, n_val)) * generate.seeds_per_prompt
+def _n_prompts(generate: GenerateParams, *, n_val: int) -> int:
+    """Return how many prompts each checkpoint draws."""
+    return len(generate.prompts) + min(generate.val_captions, n_val)
 
 
 if __name__ == "__main__":

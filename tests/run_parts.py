@@ -11,7 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from loupe.atomic_io import sha256_file, write_bytes, write_csv, write_json, write_record
-from loupe.evaluation_records import EvaluationManifest, Null, ReferenceManifest, Selection
+from loupe.evaluation_records import EvaluationManifest, Null, RealScore, ReferenceManifest, Selection
 from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns
 from loupe.metrics.tables import FINAL_COLUMNS
 from loupe.paths import ProjectPaths, step_name
@@ -185,7 +185,10 @@ def write_evaluation(root: Path, shape: Shape) -> None:
                 "fd_demo": Null(mean=7.9, lo=5.2, hi=11.4, **draws),
                 "is_demo": Null(mean=3.4, lo=3, hi=3.8, **draws),
             },
-            real_scores={"clip_demo": 28.4, "colour_demo": 0.98, "background_ok": 1.0, "is_demo": 3.4},
+            real_scores={
+                key: RealScore(value=value, n=45)
+                for key, value in {"clip_demo": 28.4, "colour_demo": 0.98, "background_ok": 1.0, "is_demo": 3.4}.items()
+            },
             samples_sha256=sha256_file(paths.samples / "manifest.json"),
             reference_sha256=sha256_file(paths.reference / "manifest.json"),
             targets={"clip_demo": 25.0}, absent={f"{step_name(0)}/is_demo": "it needs at least 2 images"},

@@ -100,7 +100,7 @@ def _references(column: MetricColumn, factor: int) -> list[alt.Chart]:
         layers.append(band.mark_rect(color=NULL, opacity=0.28).encode(y="lo:Q", y2="hi:Q"))
         layers.append(_level(column.null.mean * factor, NULL))
     elif column.real is not None:
-        layers.append(_level(column.real * factor, NULL))
+        layers.append(_level(column.real.value * factor, NULL))
     if column.target is not None:
         layers.append(_level(column.target * factor, TARGET))
     return layers

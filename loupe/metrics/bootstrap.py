@@ -1,8 +1,8 @@
 """Resampling by prompt, intervals and corrected p-values. It knows no metric.
 
 The prompt is the unit: pictures of one prompt are alike, and intervals from resampled pictures come out too narrow
-(Miller 2024, arXiv:2411.00640, clustered and paired). Below some 30 prompts percentile intervals are slightly narrow
-still.
+(Miller 2024, arXiv:2411.00640, clustered and paired). Below some 30 prompts percentile intervals are too narrow still,
+so draws are widened to the width of Student's interval.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from loupe.metrics.image_set import Array
 
@@ -52,6 +53,30 @@ def mean_resamples(values_N: Array, counts_RN: NDArray) -> Array:
     return np.divide(sums, totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
+def expansion(n_prompts: int) -> float:
+    """Return how much wider draws of n prompts must be for their 95 % percentile interval to be Student's; > 1.
+
+    sqrt(n / (n - 1)) t / z: resamples vary by (n - 1) / n of what the mean of n does, and the deviation is estimated
+    (Hesterberg 2015, What Teachers Should Know About the Bootstrap, arXiv:1411.5279). 1.12 for 16 prompts, 1.02 for 64.
+    """
+    tail = 0.5 + COVERAGE_PERCENT / 200
+    few = math.sqrt(n_prompts / (n_prompts - 1))
+    return few * float(student.ppf(tail, n_prompts - 1)) / NormalDist().inv_cdf(tail)
+
+
+def widened(draws_R: Array, n_prompts: int) -> Array:
+    """Return the draws of n >= 2 prompts, moved away from their mean by `expansion`: of the draws, not of one interval.
+
+    It is linear, so differences of widened draws are widened differences, and a p-value is below 5 % just where the
+    interval leaves 0 out. Far below 5 % p-values stay somewhat small: Student's tails are heavier still.
+    """
+    finite = np.isfinite(draws_R)
+    if not finite.any():
+        return draws_R
+    centre = draws_R[finite].mean()
+    return centre + expansion(n_prompts) * (draws_R - centre)
+
+
 def percentile_interval(draws_R: Array) -> Interval | None:
     """Return the 95 % percentile interval of the finite draws; None when there are fewer than two."""
     finite = draws_R[np.isfinite(draws_R)]
@@ -62,20 +87,14 @@ def percentile_interval(draws_R: Array) -> Interval | None:
     return Interval(lo=float(lo), hi=float(hi))
 
 
-def wilson_interval(share: float, n: int) -> Interval:
-    """Return the 95 % interval of a share of n independent yes-or-no answers (Wilson 1927).
-
-    Where all answers are alike every resample is, and a percentile interval would have no width; this one has.
-    """
-    z = NormalDist().inv_cdf(0.5 + COVERAGE_PERCENT / 200)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(lo=centre - half if share > 0 else 0.0, hi=centre + half if share < 1 else 1.0)
-
-
 def covering(a: Interval, b: Interval) -> Interval:
     """Return the interval from the lower of both ends to the higher."""
     return Interval(lo=min(a.lo, b.lo), hi=max(a.hi, b.hi))
+
+
+def within(interval: Interval, least: float, most: float) -> Interval:
+    """Return the part of the interval that lies between `least` and `most`."""
+    return Interval(lo=max(interval.lo, least), hi=min(interval.hi, most))
 
 
 def sign_p_value(draws_R: Array) -> float:

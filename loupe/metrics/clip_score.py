@@ -23,7 +23,8 @@ def clip_gaps(images: ImageSet, real: RealPhotos) -> Array:
     """Return [N]: the score with the own prompt minus the mean over the set's other prompts; NaN where all are one.
 
     The mean over every other prompt is what shuffled prompts score on average, without a shuffle's chance. A picture
-    that suits every prompt alike has a gap of 0, however high its score.
+    that suits every prompt alike has a gap of 0, however high its score. It depends on which prompts the set has: gaps
+    of other prompts, and of real photos, compare only where captions are chosen alike (loupe/metrics/nulls.py).
     """
     matched = clip_scores(images, real)
     if not len(images):

@@ -11,21 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from loupe.evaluation_records import Null
-from loupe.metric_specs import MetricSpec, applicable_specs
+from loupe.evaluation_records import Null, RealScore
+from loupe.metric_specs import MetricSpec, aim_of, applicable_specs, known_specs
+from loupe.metrics.estimates import Resampling, resampling_of
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.measure import Measured, complete_features, read_features
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
-from loupe.metrics.scoring import (
-    Resampling,
-    StepScores,
-    add_differences_to_best,
-    best_steps,
-    resampling_of,
-    score_steps,
-)
+from loupe.metrics.scoring import StepScores, add_differences_to_best, best_steps, score_steps
 from loupe.paths import step_name
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
@@ -101,9 +95,11 @@ class Evaluated:
         return (*cut, *unread, *uneven, *few)
 
 
-def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> dict[str, float]:
-    """Return metric key -> what real photos have: their own score, or where they are compared with themselves."""
-    return {**{key: null.mean for key, null in nulls.items()}, **real_scores}
+def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, RealScore]) -> dict[str, float]:
+    """Return metric key -> what real photos have, at the number of photos nearest to that of the pictures."""
+    specs = known_specs((*nulls, *real_scores))
+    aims = {key: aim_of(spec, nulls.get(key), real_scores.get(key)) for key, spec in specs.items()}
+    return {key: aim for key, aim in aims.items() if aim is not None}
 
 
 def evaluate_samples(

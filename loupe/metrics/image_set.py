@@ -6,6 +6,7 @@ prefix than the role, and `seen_by` shows an image set as such an extractor sees
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,14 @@ class ImageSet:
         picked = np.asarray(indices, dtype=np.int64)
         arrays = {name: array[picked] for name, array in self.arrays.items()}
         return ImageSet(cells=tuple(self.cells[i] for i in picked), arrays=arrays)
+
+    def contents(self) -> dict[tuple[str, int], bytes]:
+        """Return cell -> a hash of all that the extractors said of its image: equal for the same picture and prompt."""
+        hashes = [hashlib.sha256() for _ in self.cells]
+        for name in sorted(self.arrays):
+            for row, values in enumerate(np.ascontiguousarray(self.arrays[name])):
+                hashes[row].update(values.tobytes())
+        return {cell: found.digest() for cell, found in zip(self.cells, hashes, strict=True)}
 
     def seen_by(self, arrays: str, role: str) -> ImageSet:
         """Return the images with the arrays whose prefix is `arrays` under the names of `role`."""

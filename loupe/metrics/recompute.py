@@ -19,13 +19,13 @@ from loupe.errors import PipelineError, problems_message
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metric_specs import applicable_specs, checkpoint_columns
 from loupe.metrics import overfitting, tables
+from loupe.metrics.estimates import Resampling, mean_estimate
 from loupe.metrics.evaluation import RESAMPLES, Evaluated, aims_of, evaluated_sets
 from loupe.metrics.image_set import RealPhotos, TooFewImagesError
 from loupe.metrics.image_set_files import read_arrays, read_image_set
 from loupe.metrics.measure import Measured
 from loupe.metrics.number_comparison import NumberComparison, Row, number_or_text, read_object, read_table
 from loupe.metrics.samples import marked_unreadable
-from loupe.metrics.scoring import Resampling, mean_estimate
 from loupe.paths import ProjectPaths, step_name
 from loupe.records import SamplesManifest
 
@@ -121,7 +121,6 @@ def _means_of_table(written: Sequence[Row], evaluated: Evaluated) -> list[dict[s
     rows = []
     for step, images in evaluated.sets.items():
         of_step = {(row["prompt_id"], row["seed_index"]): row for row in written if row["step"] == str(step)}
-        counts = evaluated.resampling.counts_of(images)
         row: dict[str, Any] = {"step": step}
         for key, spec in evaluated.specs.items():
             if not spec.image_column:
@@ -130,7 +129,7 @@ def _means_of_table(written: Sequence[Row], evaluated: Evaluated) -> list[dict[s
             cells = [number_or_text(row_of_cell.get(spec.image_column)) for row_of_cell in rows_of_cells]
             values = np.array([value if isinstance(value, float) else np.nan for value in cells])
             try:
-                row.update(tables.cells(key, mean_estimate(values, counts, spec)))
+                row.update(tables.cells(key, mean_estimate(values, images.cells, spec, evaluated.resampling)))
             except TooFewImagesError:
                 row[key] = None
         rows.append(row)

@@ -7,59 +7,29 @@ same prompts and seeds. A value that cannot be computed is absent, with the reas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loupe.evaluation_records import Null
-from loupe.metric_specs import MetricSpec, has_interval
-from loupe.metrics.bootstrap import (
-    LEAST_PROMPTS,
-    Interval,
-    counts_per_image,
-    covering,
-    mean_resamples,
-    percentile_interval,
-    resample_prompts,
-    wilson_interval,
+from loupe.metric_specs import MetricSpec, depends_on_number, has_interval, is_effective_number
+from loupe.metrics.estimates import (
+    Estimate,
+    Resampling,
+    interval_of,
+    mean_difference,
+    mean_estimate,
+    mean_of_finite,
+    recentred,
+    widened_for,
 )
 from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
 from loupe.records import BASE_STEP
 
 ROLES = {"preference": "clip"}
 """Roles whose metrics read the arrays of another role."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value, its bootstrap draws (empty when there are too few prompts) and the interval worth showing."""
-
-    value: float
-    draws: Array
-    interval: Interval | None
-    cells: tuple[tuple[str, int], ...] = ()
-    values: Array = field(default_factory=lambda: np.zeros(0))
-    """[N], level image only: what the image of each cell has, NaN where it has no value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """How often each prompt occurs in each resample; the same for every checkpoint."""
-
-    prompts: tuple[str, ...]
-    counts_RP: NDArray[np.int64]
-    """[R, P]; no rows when there are fewer than two prompts."""
-
-    def counts_of(self, images: ImageSet) -> NDArray[np.int64]:
-        """Return [R, N]: how often each image of the set is taken."""
-        return self.counts_of_cells(images.cells)
-
-    def counts_of_cells(self, cells: Sequence[tuple[str, int]]) -> NDArray[np.int64]:
-        """Return [R, N]: how often the image of each cell is taken."""
-        return counts_per_image(self.counts_RP, self.prompts, [prompt for prompt, _ in cells])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +45,8 @@ class StepScores:
     """This checkpoint minus the one that is best in the metric, likewise; none for that one itself."""
     absent: dict[str, str] = field(default_factory=dict)
     """Key -> why it has no value."""
-    cells: frozenset[tuple[str, int]] = frozenset()
-    """(prompt id, seed index) of the images."""
+    pictures: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    """(prompt id, seed index) of the images -> what they are, see ImageSet.contents."""
 
 
 def resolve_compute(name: str) -> Any:
@@ -96,7 +66,7 @@ def score_steps(
     scored = []
     for step in sorted(sets):
         images = sets[step]
-        scores = StepScores(step=step, n_used=len(images), cells=frozenset(images.cells))
+        scores = StepScores(step=step, n_used=len(images), pictures=images.contents())
         for key, spec in specs.items():
             try:
                 scores.values[key] = estimate(images, real, spec, resampling)
@@ -118,7 +88,7 @@ def score_steps(
 def _refuse_fewer_images(scored: Sequence[StepScores], specs: Mapping[str, MetricSpec]) -> None:
     most = max(scores.n_used for scores in scored)
     for scores in (s for s in scored if s.n_used < most):
-        for key in [key for key in scores.values if not has_interval(specs[key])]:
+        for key in [key for key in scores.values if depends_on_number(specs[key])]:
             del scores.values[key]
             scores.absent[key] = (
                 f"it depends on the number of pictures and needs {most}, as other checkpoints have; there are "
@@ -177,6 +147,12 @@ class _Pair:
     sets: Mapping[int, ImageSet]
     _parts: tuple[ImageSet, ImageSet] | None = None
 
+    @property
+    def same_pictures(self) -> bool:
+        """Whether the images of all cells that both have are the same."""
+        a, b = self.a.pictures, self.b.pictures
+        return all(a[cell] == b[cell] for cell in a.keys() & b.keys())
+
     def parts(self) -> tuple[ImageSet, ImageSet]:
         """Return the images of the cells that both have; read once, and the same arrays for every metric."""
         if self._parts is None:
@@ -191,20 +167,12 @@ def _difference(key: str, spec: MetricSpec, pair: _Pair, *, real: RealPhotos, re
     Raises TooFewImagesError when there is no value.
     """
     a, b = pair.a.values.get(key), pair.b.values.get(key)
-    if a is None or b is None or pair.a.cells != pair.b.cells:
+    if a is None or b is None or pair.a.pictures.keys() != pair.b.pictures.keys():
         a, b = (estimate(part, real, spec, resampling) for part in pair.parts())
     if spec.level == "image":
-        return _mean_difference(a, b, resampling)
+        return mean_difference(a, b, spec, resampling, same_pictures=pair.same_pictures)
     draws = a.draws - b.draws
-    return Estimate(a.value - b.value, draws, percentile_interval(draws))
-
-
-def _mean_difference(a: Estimate, b: Estimate, resampling: Resampling) -> Estimate:
-    row_of_b = {cell: row for row, cell in enumerate(b.cells)}
-    differences = a.values - b.values[[row_of_b[cell] for cell in a.cells]]
-    draws = mean_resamples(differences, resampling.counts_of_cells(a.cells))
-    value = _mean_of_finite(differences, "a picture with a value on both sides")
-    return Estimate(value, draws, percentile_interval(draws))
+    return Estimate(a.value - b.value, draws, interval_of(draws, a.cells))
 
 
 def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: Resampling) -> Estimate:
@@ -212,28 +180,17 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
 
     Raises TooFewImagesError when there is no value.
     """
-    counts = resampling.counts_of(images)
     if spec.level == "image":
-        values = values_per_image(images, real, spec)
-        return replace(mean_estimate(values, counts, spec), cells=images.cells, values=values)
+        return mean_estimate(values_per_image(images, real, spec), images.cells, spec, resampling)
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     images, real = _as_seen(images, real, spec)
-    value = resolve_compute(spec.compute)(images, real)
+    value, counts = resolve_compute(spec.compute)(images, real), resampling.counts_of(images.cells)
     draws = resolve_compute(spec.resamples)(images, real, counts) if len(counts) else np.zeros(0)
-    return Estimate(value=value, draws=draws, interval=percentile_interval(draws) if has_interval(spec) else None)
-
-
-def mean_estimate(values_N: Array, counts_RN: NDArray[np.int64], spec: MetricSpec) -> Estimate:
-    """Return the mean over the images that have a value; TooFewImagesError, saying what it needs, when none has.
-
-    The interval of a share (every value 0 or 1) holds Wilson's too: resamples of nothing but 1 never show a 0.
-    """
-    value, draws = _mean_of_finite(values_N, spec.needs), mean_resamples(values_N, counts_RN)
-    interval, finite = percentile_interval(draws), values_N[np.isfinite(values_N)]
-    if interval is not None and spec.unit == "share" and np.isin(finite, (0.0, 1.0)).all():
-        interval = covering(interval, wilson_interval(value, len(finite)))
-    return Estimate(value=value, draws=draws, interval=interval)
+    draws = widened_for(draws, images.cells)
+    shown = recentred(draws, value) if is_effective_number(spec) else draws
+    interval = interval_of(shown, images.cells) if has_interval(spec) else None
+    return Estimate(value=value, draws=draws, interval=interval, cells=images.cells)
 
 
 def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:
@@ -242,7 +199,7 @@ def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:
     Raises TooFewImagesError when there is no value.
     """
     if spec.level == "image":
-        return _mean_of_finite(values_per_image(images, real, spec), spec.needs)
+        return mean_of_finite(values_per_image(images, real, spec), spec.needs)
     images, real = _as_seen(images, real, spec)
     return float(resolve_compute(spec.compute)(images, real))
 
@@ -268,26 +225,11 @@ def _as_seen(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> tuple[Imag
     return images.seen_by(spec.arrays, role), real.seen_by(spec.arrays, role)
 
 
-def _mean_of_finite(values_N: Array, needs: str) -> float:
-    if not len(values_N):
-        raise TooFewImagesError("there is no valid image; it needs at least 1")
-    if not np.isfinite(values_N).any():
-        raise TooFewImagesError(f"no image has a value; it needs {needs}")
-    return float(np.nanmean(values_N))
-
-
 def common_cells(a: ImageSet, b: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Return both sets reduced to the (prompt, seed) cells that they share, in one order."""
     row_of_b = {cell: row for row, cell in enumerate(b.cells)}
     rows_of_a = [row for row, cell in enumerate(a.cells) if cell in row_of_b]
     return a.rows(rows_of_a), b.rows([row_of_b[a.cells[row]] for row in rows_of_a])
-
-
-def resampling_of(prompts: tuple[str, ...], n_draws: int, rng: np.random.Generator) -> Resampling:
-    """Return the resamples of a run; none below two prompts, where no interval means anything."""
-    if len(prompts) < LEAST_PROMPTS:
-        return Resampling(prompts=prompts, counts_RP=np.zeros((0, len(prompts)), dtype=np.int64))
-    return Resampling(prompts=prompts, counts_RP=resample_prompts(len(prompts), n_draws, rng))
 
 
 def draws_by_name(scores: Iterable[StepScores]) -> dict[str, Array]:

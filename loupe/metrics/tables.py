@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from loupe.evaluation_records import ExtractorInfo, Null
+from loupe.evaluation_records import ExtractorInfo, Null, RealScore
 from loupe.metric_specs import MetricSpec, array_prefix
+from loupe.metrics.estimates import Estimate
 from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.memorisation import nearest_train
 from loupe.metrics.samples import is_valid
 from loupe.metrics.scalars import rounded
-from loupe.metrics.scoring import Estimate, values_per_image
+from loupe.metrics.scoring import values_per_image
 from loupe.records import BASE_STEP
 
 Scalars = dict[str, float | int | str]
 FINAL_COLUMNS = (
     "score", "base", "base_lo", "base_hi", "selected", "selected_lo", "selected_hi", "diff", "diff_lo", "diff_hi",
-    "real", "null", "null_lo", "null_hi", "null_n",
+    "real", "real_n", "null", "null_lo", "null_hi", "null_n",
 )  # fmt: skip
 """The header of metrics/final.csv."""
 
@@ -141,7 +142,9 @@ def final(evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdic
     return found
 
 
-def final_rows(evaluated: Evaluated, *, nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> list[Scalars]:
+def final_rows(
+    evaluated: Evaluated, *, nulls: Mapping[str, Null], real_scores: Mapping[str, RealScore]
+) -> list[Scalars]:
     """Return metrics/final.csv, a row per score: base and selected checkpoint on the test split, and their difference.
 
     Beside them what the test photos themselves have, and the null.
@@ -150,7 +153,7 @@ def final_rows(evaluated: Evaluated, *, nulls: Mapping[str, Null], real_scores: 
     for key in evaluated.specs:
         row: Scalars = {"score": key, **_base_selected_and_difference(evaluated, key, prefix="")}
         if key in real_scores:
-            row["real"] = rounded(real_scores[key])
+            row["real"], row["real_n"] = rounded(real_scores[key].value), real_scores[key].n
         if key in nulls:
             null = nulls[key]
             row |= {"null": rounded(null.mean), "null_lo": rounded(null.lo), "null_hi": rounded(null.hi)}

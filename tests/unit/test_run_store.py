@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loupe.evaluation_records import RealScore
 from loupe.run_store import RunStore
 from tests.run_fixture import (
     NASTY,
@@ -54,7 +55,7 @@ def test_metrics_name_extractor_null_real_and_target(complete: RunStore) -> None
     assert columns["fd_demo"].extractor.name == "demo-classifier"
     assert columns["fd_demo"].null.hi == 11.4
     assert columns["clip_demo"].target == 25.0
-    assert columns["clip_demo"].real == 28.4
+    assert columns["clip_demo"].real == RealScore(value=28.4, n=45)
 
 
 def test_filters_keep_order_and_let_only_the_asked_cells_through(complete: RunStore) -> None:

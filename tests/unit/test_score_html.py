@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loupe.evaluation_records import Null
+from loupe.evaluation_records import Null, RealScore
 from loupe.metric_specs import spec_of
 from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.score_html import score_table
@@ -35,3 +35,7 @@ def test_the_null_says_what_was_compared_with_what() -> None:
     pair, alone = (Null(mean=0.9, lo=0.8, hi=1.0, n_a=64, n_b=n_b, n_draws=50) for n_b in (55, 0))
     assert "64 against 55 photos" in table(column(null=pair))
     assert "of 64 photos" in table(column(null=alone))
+
+
+def test_what_real_photos_score_says_how_many_they_are() -> None:
+    assert "<td>97 %<small>of 55 photos</small></td>" in table(column(real=RealScore(value=0.97, n=55)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from loupe.atomic_io import write_csv
 from loupe.errors import PipelineError
+from loupe.evaluation_records import Null, RealScore
 from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
+from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.run_store import RunStore
 from loupe.score_html import score_table
 from loupe.score_report import score_report
@@ -59,6 +62,28 @@ def test_a_difference_that_could_not_be_had_is_a_dash_and_not_what_it_was_taken_
     assert to_base[2:] == ["| base model | – | base |", "| step 10 | – | – |", "| step 20 | – | – |"]
     to_best = score_report(RunStore(tmp_path), keys=list(SPECS), against="best").splitlines()
     assert to_best[2:] == ["| base model | – | – |", "| step 10 | – | best |", "| step 20 | – | +0 |"]
+
+
+@pytest.mark.parametrize(
+    ("key", "null_n", "shown"),
+    [
+        ("is_demo", 64, "3.4 [3, 3.8] of 64 photos"),
+        ("is_demo", 55, "3.1 of 55 photos"),
+        ("single_object", 64, "3.1 of 55 photos"),
+        ("fd_demo", 22, "3.4 [3, 3.8] 22 against 33 photos"),
+    ],
+)
+def test_real_photos_are_shown_with_their_number_and_a_set_by_the_one_nearest_to_the_pictures(
+    key: str, null_n: int, shown: str
+) -> None:
+    """55 val photos have another Inception Score than 64 pictures could have; a mean of pictures has the same."""
+    spec = METRIC_SPECS[key]
+    null = Null(mean=3.4, lo=3.0, hi=3.8, n_a=null_n, n_b=33 if spec.against_real else 0, n_draws=50)
+    real = None if spec.against_real else RealScore(value=3.1, n=55)
+    scores = {key: Score(3.0, None, None, None, None, None)}
+    store = Mock(scores=lambda: (StepScores(0, 64, 64, 55, 0, scores),))
+    store.metrics = lambda: (MetricColumn(spec, extractor=None, null=null, real=real, target=None),)
+    assert score_report(store, keys=[key]).splitlines()[-1] == f"| real photos |  | {shown} |"
 
 
 def test_a_score_of_another_extractor_can_be_asked_for_without_its_manifest(store: RunStore) -> None:

@@ -8,14 +8,14 @@ import pytest
 from loupe.metrics.bootstrap import (
     Interval,
     counts_per_image,
-    covering,
     draws_needed,
+    expansion,
     holm_adjusted,
     mean_resamples,
     percentile_interval,
     resample_prompts,
     sign_p_value,
-    wilson_interval,
+    widened,
 )
 
 
@@ -44,12 +44,34 @@ def test_interval_ignores_draws_without_a_value_and_needs_two() -> None:
     assert interval == Interval(pytest.approx(0.025), pytest.approx(0.975))
 
 
-def test_an_interval_of_a_share_has_width_where_all_answers_are_alike() -> None:
-    """10 of 10: from 10 / (10 + 1.96^2) to 1; the textbook's 50 of 100: 0.4038 to 0.5962."""
-    assert wilson_interval(1.0, 10) == Interval(pytest.approx(10 / (10 + 1.959964**2), abs=1e-6), 1.0)
-    assert wilson_interval(0.0, 10) == Interval(0.0, pytest.approx(1 - wilson_interval(1.0, 10).lo))
-    assert wilson_interval(0.5, 100) == Interval(pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
-    assert covering(Interval(0.0, 0.5), Interval(-1.0, 0.4)) == Interval(-1.0, 0.5)
+def test_draws_are_widened_to_students_interval_about_their_own_mean() -> None:
+    """16 prompts: t = 2.1314 with 15 degrees of freedom, sqrt(16 / 15) for the draws, against 1.96."""
+    assert expansion(16) == pytest.approx(2.131450 / 1.959964 * np.sqrt(16 / 15), rel=1e-6)
+    assert expansion(10_000) == pytest.approx(1, abs=1e-3)
+    draws = np.array([1.0, np.nan, 2.0, 6.0])
+    wide = widened(draws, 16)
+    assert np.isnan(wide[1])
+    assert np.delete(wide, 1) == pytest.approx(3 + expansion(16) * np.array([-2.0, -1.0, 3.0]))
+    assert widened(np.zeros(5), 16).tolist() == [0.0] * 5
+
+
+def test_the_widened_interval_of_a_mean_is_students() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=12)
+    counts = resample_prompts(12, 40_000, rng)
+    interval = percentile_interval(widened(mean_resamples(values, counts), 12))
+    half = 2.200985 * values.std(ddof=1) / np.sqrt(12)
+    assert interval.hi - interval.lo == pytest.approx(2 * half, rel=0.02)
+
+
+def test_a_p_value_is_small_just_where_the_interval_leaves_0_out() -> None:
+    """A thousandth of the draws lies between: the p-value counts the observed sample too."""
+    rng = np.random.default_rng(5)
+    for shift in np.linspace(0, 1, 41):
+        draws = widened(shift + 0.25 * rng.normal(size=2000), 16)
+        without_0 = [np.percentile(draws, tail) > 0 for tail in (2.4, 2.6)]
+        assert without_0[0] <= (sign_p_value(draws) < 0.05) <= without_0[1]
+        assert without_0[0] <= (not percentile_interval(draws).contains(0)) <= without_0[1]
 
 
 def covered(rng: np.random.Generator, *, by_prompt: bool) -> bool:

@@ -13,9 +13,10 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
-from loupe.metrics.bootstrap import COVERAGE_PERCENT
+from loupe.metrics.bootstrap import COVERAGE_PERCENT, expansion, percentile_interval, sign_p_value
+from loupe.metrics.estimates import Estimate, mean_difference, mean_estimate, resampling_of
 from loupe.metrics.image_set import ImageSet, RealPhotos
-from loupe.metrics.scoring import StepScores, resampling_of, score_steps
+from loupe.metrics.scoring import StepScores, score_steps
 
 N_PROMPTS, SEEDS, N_RUNS, N_DRAWS = 32, 4, 80, 120
 PROMPTS = tuple(f"p{i}" for i in range(N_PROMPTS))
@@ -25,7 +26,9 @@ KEYS = (
     "colour_share", "background_ok", "diversity_ratio_demo", "vendi_demo", "is_demo",
 )  # fmt: skip
 SPECS = {key: METRIC_SPECS[key] for key in KEYS}
-OWN_INTERVAL = ("kid_demo", "cmmd_demo", "clip_demo", "clip_gap_demo", "colour_share", "background_ok")
+OWN_INTERVAL = (
+    "kid_demo", "cmmd_demo", "clip_demo", "clip_gap_demo", "colour_share", "background_ok", "is_demo", "vendi_demo",
+)  # fmt: skip
 TO_HOLD = COVERAGE_PERCENT / 100
 
 
@@ -124,3 +127,50 @@ def test_new_seeds_alone_stay_inside_the_interval_of_base(runs: list[list[StepSc
     for key in OWN_INTERVAL:
         again = [scores[0].values[key].interval.contains(scores[1].values[key].value) for scores in runs]
         assert np.mean(again) >= least_expected(N_RUNS), key
+
+
+# --- as few prompts as the defaults have -----------------------------------------------------------------------------
+
+FEW, N_FEW_RUNS, GAIN = 16, 2000, 0.5
+FEW_CELLS = tuple((f"p{i}", index) for i in range(FEW) for index in range(SEEDS))
+
+
+def few_prompts(rng: np.random.Generator, *, images_are_prompts: bool = False) -> Estimate:
+    """A gain of 0.5 on the same seeds; deviations: prompt 2, prompt x checkpoint 1, seed 1, the rest 1.2."""
+    shared = 2 * rng.normal(size=FEW)[:, None] + rng.normal(size=(FEW, SEEDS))
+    base, values = shared + rng.normal(size=(2, FEW, 1)) + 1.2 * rng.normal(size=(2, FEW, SEEDS))
+    values += GAIN
+    cells = [(f"{p}/{i}", 0) for p, i in FEW_CELLS] if images_are_prompts else FEW_CELLS
+    resampling = resampling_of(tuple(dict.fromkeys(p for p, _ in cells)), 400, rng)
+    a, b = (mean_estimate(v.ravel(), cells, METRIC_SPECS["clip_demo"], resampling) for v in (values, base))
+    return mean_difference(a, b, METRIC_SPECS["clip_demo"], resampling)
+
+
+def test_intervals_and_p_values_of_16_prompts_hold_what_they_claim() -> None:
+    """One standard error of the share is 0.005."""
+    rng = np.random.default_rng(2)
+    found = [few_prompts(rng) for _ in range(N_FEW_RUNS)]
+    held = np.mean([e.interval.contains(GAIN) for e in found])
+    assert 0.94 <= held <= 0.965
+    wrong = np.mean([sign_p_value(e.draws - GAIN) < 1 - TO_HOLD for e in found])
+    assert wrong <= 0.06
+    as_drawn = [e.value + (e.draws - e.value) / expansion(FEW) for e in found]
+    assert np.mean([percentile_interval(draws).contains(GAIN) for draws in as_drawn]) < held - 0.015
+
+
+def test_intervals_from_resampled_pictures_would_be_too_narrow() -> None:
+    """A gain that differs from prompt to prompt is shared by the pictures of one."""
+    rng = np.random.default_rng(3)
+    found = [few_prompts(rng, images_are_prompts=True) for _ in range(N_FEW_RUNS // 4)]
+    assert np.mean([e.interval.contains(GAIN) for e in found]) < 0.9
+
+
+@pytest.mark.parametrize("key", ["kid_demo", "cmmd_demo", "is_demo", "vendi_demo"])
+def test_a_score_of_a_set_of_16_prompts_holds_its_long_run_mean(key: str) -> None:
+    """At this number of pictures: Inception Score and Vendi of more are higher, of photos as well."""
+    rng, kept, found = np.random.default_rng(4), PROMPTS[:FEW], []
+    for _ in range(400):
+        images = base_model(rng, new_prompts(rng)).rows(range(FEW * SEEDS))
+        found += score_steps({0: images}, REAL, {key: SPECS[key]}, resampling_of(kept, 300, rng))
+    truth = np.mean([scores.values[key].value for scores in found])
+    assert np.mean([scores.values[key].interval.contains(truth) for scores in found]) >= 0.92

@@ -10,8 +10,9 @@ import pytest
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import applicable_specs
 from loupe.metrics import image_set as names
+from loupe.metrics.estimates import resampling_of
 from loupe.metrics.image_set import ImageSet, RealPhotos
-from loupe.metrics.scoring import estimate, resampling_of
+from loupe.metrics.scoring import estimate
 
 N, SEEDS = 3072, 48
 PROMPTS = tuple(f"p{i}" for i in range(N // SEEDS))

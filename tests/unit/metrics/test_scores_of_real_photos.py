@@ -152,7 +152,7 @@ def test_great_damage_is_outside_and_no_damage_inside_what_real_photos_score(
         "others": "cmmd_demo",
     }  # fmt: skip
     specs = {key: photos.scorers.specs[key] for key in ("kid_demo", "cmmd_demo")}
-    nulls = real_nulls(photos.real, specs, n_generated=N, n_draws=40, rng=np.random.default_rng(1))
+    nulls = real_nulls(photos.real, specs, n_generated=N, n_prompts=N, n_draws=40, rng=np.random.default_rng(1))
     for key, null in nulls.items():
         spread = null.hi - null.lo
         assert null.lo - spread < photos.scorers.score(key, ladders["blur"][0], photos.real) < null.hi + spread

@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import weakref
-
 import numpy as np
 import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
+from loupe.metrics.bootstrap import Interval
+from loupe.metrics.estimates import resampling_of
 from loupe.metrics.image_set import ImageSet, RealPhotos
-from loupe.metrics.nulls import real_nulls, real_scores
 from loupe.metrics.scoring import (
     add_differences_to_best,
     best_steps,
     common_cells,
     draws_by_name,
-    resampling_of,
     score_steps,
 )
+from tests.unit.metrics.drawn_sets import PROMPTS, REAL, SPECS, images
 
-KEYS = (
-    "fd_demo", "kid_demo", "recall_demo", "precision_demo", "clip_demo", "colour_demo", "background_ok",
-    "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo",
-)  # fmt: skip
-SPECS = {key: METRIC_SPECS[key] for key in KEYS}
-PROMPTS = tuple(f"p{i}" for i in range(8))
-
-
-def images(seed: int, *, shift: float = 0.0, seeds: int = 3, colours: bool = True) -> ImageSet:
-    rng = np.random.default_rng(seed)
-    cells = tuple((prompt, index) for prompt in PROMPTS for index in range(seeds))
-    n = len(cells)
-    text = np.repeat(np.random.default_rng(99).normal(size=(len(PROMPTS), 6)), seeds, axis=0)
-    return ImageSet(
-        cells=cells,
-        arrays={
-            names.FEATURES: rng.normal(size=(n, 5)) + shift,
-            names.LOGITS: rng.normal(size=(n, 4)),
-            names.COLOUR_LOGITS: rng.normal(size=(n, 3)),
-            names.ASKED_COLOUR: np.arange(n) % 3 if colours else np.full(n, -1),
-            names.CLIP_IMAGE: text + rng.normal(size=(n, 6)),
-            names.CLIP_TEXT: text,
-            names.ASKED_FAMILY: np.arange(n) // seeds % 2 if colours else np.full(n, -1),
-            names.BACKGROUND_WHITE_SHARE: rng.uniform(0.97, 1, n),
-        },
-    )
-
-
-REAL = RealPhotos(train=images(1001), held_out=images(1000))
 RESAMPLING = resampling_of(PROMPTS, 200, np.random.default_rng(0))
 
 
@@ -61,13 +31,26 @@ def test_the_same_pictures_under_two_names_differ_by_exactly_zero() -> None:
         assert (difference.interval.lo, difference.interval.hi) == (0.0, 0.0)
 
 
-def test_only_means_over_images_and_unbiased_scores_have_an_interval_of_their_own() -> None:
+def test_only_biased_distances_have_no_interval_of_their_own() -> None:
     (base,) = score_steps({0: images(1)}, REAL, SPECS, RESAMPLING)
-    assert {key for key, estimate in base.values.items() if estimate.interval} == {
-        "kid_demo", "precision_demo", "clip_demo", "colour_demo", "background_ok", "memor_share_demo",
-        "diversity_ratio_demo",
-    }  # fmt: skip
+    assert set(SPECS) - {key for key, estimate in base.values.items() if estimate.interval} == {
+        "fd_demo",
+        "recall_demo",
+    }
+    for key in ("vendi_demo", "is_demo"):
+        found = base.values[key]
+        assert 1 <= found.interval.lo < found.value < found.interval.hi
+        assert found.draws.mean() < found.value, "copies add nothing"
     assert base.differences == {}
+
+
+def test_pictures_that_are_all_the_same_are_one_and_nothing_else() -> None:
+    some = images(1)
+    same = ImageSet(some.cells, {name: np.repeat(array[:1], len(some), axis=0) for name, array in some.arrays.items()})
+    (base,) = score_steps({0: same}, REAL, {key: SPECS[key] for key in ("vendi_demo", "is_demo")}, RESAMPLING)
+    for key in ("vendi_demo", "is_demo"):
+        interval = base.values[key].interval
+        assert (interval.lo, interval.hi) == (pytest.approx(1), pytest.approx(1))
 
 
 def test_a_mean_is_the_mean_of_its_images_and_lies_in_its_interval() -> None:
@@ -205,6 +188,64 @@ def test_one_prompt_gives_values_without_intervals() -> None:
     assert scores.differences["fd_demo"].value == 0
 
 
+@pytest.mark.parametrize(("base_passes", "difference"), [(1.0, 0.0), (0.0, 1.0)])
+def test_a_difference_of_yes_or_no_has_width_where_all_pictures_of_a_side_agree(
+    base_passes: float, difference: float
+) -> None:
+    """24 of 24 against 24 of 24, or against none: other prompts may still tell them apart."""
+    sets = {step: images(step) for step in (0, 10)}
+    for step, share in ((0, base_passes), (10, 1.0)):
+        sets[step].array(names.BACKGROUND_WHITE_SHARE)[:] = share
+    _, scores = score_steps(sets, REAL, {"background_ok": SPECS["background_ok"]}, RESAMPLING)
+    found, short = scores.differences["background_ok"], 1 - 24 / (24 + 1.959964**2)
+    assert found.value == difference
+    if difference:
+        assert found.interval == Interval(pytest.approx(1 - np.sqrt(2) * short, abs=1e-6), 1.0)
+    else:
+        assert found.interval == Interval(pytest.approx(-short, abs=1e-6), pytest.approx(short, abs=1e-6))
+
+
+def test_the_same_pictures_but_for_one_that_is_missing_differ_by_exactly_zero() -> None:
+    _, scores = score_steps({0: images(1), 10: images(1).rows(range(1, 24))}, REAL, SPECS, RESAMPLING)
+    for key in ("background_ok", "colour_demo", "fd_demo"):
+        assert (scores.differences[key].interval.lo, scores.differences[key].interval.hi) == (0.0, 0.0)
+
+
+def test_pictures_are_the_same_only_where_every_extractor_sees_the_same() -> None:
+    one = images(1)
+    order = np.random.default_rng(0).permutation(len(one))
+    assert one.rows(order).contents() == one.contents()
+    for name in one.arrays:
+        moved = one.array(name).copy()
+        moved[5] += 1
+        other = ImageSet(one.cells, {**one.arrays, name: moved}).contents()
+        assert [cell for cell in one.cells if other[cell] != one.contents()[cell]] == [one.cells[5]]
+
+
+def test_one_prompt_with_values_among_many_gives_no_interval_of_their_mean() -> None:
+    """Every resample of it is the same: an interval without width would be a claim."""
+    some = images(15)
+    asked = np.where(np.arange(len(some)) < 3, 0, -1)
+    alone = ImageSet(some.cells, {**some.arrays, names.ASKED_COLOUR: asked})
+    _, scores = score_steps({0: alone, 10: alone}, REAL, SPECS, RESAMPLING)
+    assert scores.values["colour_demo"].interval is None
+    assert scores.differences["colour_demo"].interval is None
+    assert scores.values["clip_demo"].interval is not None
+
+
+def test_an_interval_of_a_share_stays_within_its_bounds() -> None:
+    """Seven prompts at 1 and one at 0.5: widened draws alone would reach beyond 100 %."""
+    some = images(15)
+    shares = np.zeros((len(some), 2))
+    shares[:, 0] = np.where(np.arange(len(some)) < 3, 0.5, 1.0)
+    arrays = {names.COLOUR_SHARES: shares, names.ASKED_FAMILY: np.zeros(len(some), dtype=np.int64)}
+    specs = {"colour_share": METRIC_SPECS["colour_share"]}
+    (scores,) = score_steps({0: ImageSet(some.cells, arrays)}, REAL, specs, RESAMPLING)
+    found = scores.values["colour_share"]
+    assert found.draws.max() > 1
+    assert 0 < found.interval.lo < found.value < found.interval.hi == 1
+
+
 def test_differences_to_the_best_are_those_of_a_paired_resampling() -> None:
     sets = {0: images(3, shift=2.0), 10: images(4), 20: images(5, shift=0.5)}
     scored = score_steps(sets, REAL, SPECS, RESAMPLING)
@@ -236,71 +277,3 @@ def test_draws_are_kept_by_step_and_metric() -> None:
     draws = draws_by_name(scores)
     assert draws["10/fd_demo"] - draws["0/fd_demo"] == pytest.approx(draws["10/fd_demo/diff_base"])
     assert len(draws) == 3 * len(SPECS)
-
-
-# --- nulls -----------------------------------------------------------------------------------------------------------
-
-
-def nulls(train: ImageSet, n_generated: int):
-    real = RealPhotos(train=train, held_out=REAL.held_out)
-    return real_nulls(real, SPECS, n_generated=n_generated, n_draws=40, rng=np.random.default_rng(0))
-
-
-def test_null_is_real_against_real_at_the_n_in_use() -> None:
-    train = images(20, seeds=20)
-    few, many = nulls(train, 12)["fd_demo"], nulls(train, 100)["fd_demo"]
-    assert (few.n_a, few.n_b, few.n_draws) == (12, len(REAL.held_out), 40)
-    assert few.lo < few.mean < few.hi
-    assert few.mean > many.mean, "fewer images alone make the distance larger"
-
-
-def test_null_never_claims_more_photos_than_there_are() -> None:
-    train = images(21)
-    null = nulls(train, 500)["fd_demo"]
-    assert (null.n_a, null.n_draws) == (len(train), 1)
-    assert null.lo == null.mean == null.hi
-
-
-def test_every_score_has_a_null_with_a_second_set_where_it_compares_with_one() -> None:
-    found = nulls(images(22), 10)
-    assert set(found) == set(SPECS)
-    assert {key for key, null in found.items() if null.n_b} == {
-        "fd_demo", "kid_demo", "recall_demo", "precision_demo", "memor_share_demo"
-    }  # fmt: skip
-    assert found["diversity_ratio_demo"].lo <= 1 <= found["diversity_ratio_demo"].hi
-    assert found["memor_share_demo"].mean == pytest.approx(1 / (len(REAL.held_out) + 1))
-
-
-def test_too_few_real_photos_give_no_null() -> None:
-    assert {"fd_demo", "kid_demo", "recall_demo", "diversity_ratio_demo"}.isdisjoint(nulls(images(23).rows([0]), 10))
-
-
-def test_only_one_subset_of_the_photos_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: list[weakref.ref[ImageSet]] = []
-    rows = ImageSet.rows
-
-    class Watched(ImageSet):
-        """An image set that can be referred to weakly; slots keep the class itself from that."""
-
-    def watched_rows(photos: ImageSet, indices: np.ndarray) -> ImageSet:
-        assert sum(subset() is not None for subset in alive) <= 1
-        picked = rows(photos, indices)
-        subset = Watched(picked.cells, picked.arrays)
-        alive.append(weakref.ref(subset))
-        return subset
-
-    monkeypatch.setattr(ImageSet, "rows", watched_rows)
-    assert set(nulls(images(22), 10)) == set(SPECS)
-    real_scores(REAL, SPECS, n_generated=10, n_draws=20, rng=np.random.default_rng(0))
-    assert len(alive) == 40 + 1 + 20
-
-
-def test_real_scores_are_those_of_val_photos() -> None:
-    found = real_scores(REAL, SPECS, n_generated=10, n_draws=20, rng=np.random.default_rng(0))
-    (alone,) = score_steps({0: REAL.held_out}, REAL, SPECS, RESAMPLING)
-    assert set(found) == {
-        "clip_demo", "colour_demo", "background_ok", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo"
-    }  # fmt: skip
-    for key in ("clip_demo", "colour_demo", "background_ok"):
-        assert found[key] == pytest.approx(alone.values[key].value)
-    assert found["is_demo"] < alone.values["is_demo"].value, "at N = 10 it is lower than at N = 24"

@@ -123,7 +123,7 @@ def _check_final(run: Run) -> None:
     assert scores["fd_demo"]["diff_lo"] <= scores["fd_demo"]["diff_hi"]
     assert scores["clip_demo"]["base_lo"] <= scores["clip_demo"]["base"] <= scores["clip_demo"]["base_hi"]
     assert scores["fd_demo"]["null_n"] == 6
-    assert scores["background_ok"]["real"] == 1.0
+    assert (scores["background_ok"]["real"], scores["background_ok"]["real_n"]) == (1.0, final["n_real"])
     headline = {key for key, spec in METRIC_SPECS.items() if spec.headline}
     of_scores = {name.rpartition("_selected")[0] for name in final if name.endswith("_selected")} - {"n_used"}
     assert of_scores == headline & scores.keys(), "few enough for dvc exp show"
