@@ -6,7 +6,7 @@ It writes nothing but the work store.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.measure import Measured, complete_features, read_features
+from loupe.metrics.overfitting import ValidationLosses
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import (
     Resampling,
@@ -51,6 +52,8 @@ class Evaluated:
     resampling: Resampling
     best_steps: Mapping[str, int]
     """Metric key -> the checkpoint that is best in it; empty where that was not asked for."""
+    losses: ValidationLosses = field(default_factory=ValidationLosses)
+    """What `train` measured of the same checkpoints."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -98,7 +101,7 @@ class Evaluated:
         ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
         unread = [f"{file} is {why}; it counts as invalid" for file, why in self.unreadable.items()]
-        return (*cut, *unread, *uneven, *few)
+        return (*cut, *unread, *uneven, *few, *self.losses.findings)
 
 
 def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> dict[str, float]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from loupe.errors import PipelineError
 from loupe.metric_specs import MetricSpec
 from loupe.train_records import ValidationRow, ValidationTimestepRow
 
@@ -25,11 +24,13 @@ SIGNS = ("kid", "diversity", "memorisation")
 
 @dataclass(frozen=True, slots=True)
 class ValidationLosses:
-    """What `train` measured on the val photos."""
+    """What `train` measured on the val photos; nothing where that was not asked for."""
 
-    by_step: Mapping[int, ValidationRow]
-    by_timestep: Mapping[tuple[int, int], float]
+    by_step: Mapping[int, ValidationRow] = field(default_factory=dict)
+    by_timestep: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """(step, timestep) -> loss there."""
+    findings: tuple[str, ...] = ()
+    """Why there are none, or not all: which file, what is wrong with it, and what makes it anew."""
 
     @property
     def timesteps(self) -> list[int]:
@@ -60,25 +61,41 @@ def overfitting_rows(
     return rows
 
 
-def read_validation_losses(folder: Path) -> ValidationLosses:
-    """Return what validation.csv and validation_timesteps.csv hold; PipelineError when one is absent or broken."""
-    of_steps = _rows(folder / "validation.csv", ValidationRow)
-    of_timesteps = _rows(folder / "validation_timesteps.csv", ValidationTimestepRow)
+def read_validation_losses(folder: Path, steps: Iterable[int]) -> ValidationLosses:
+    """Return what validation.csv and validation_timesteps.csv hold.
+
+    A file that is absent, broken or without a row of one of the `steps` is a finding: no score of pictures needs it.
+    """
+    of_steps, why_no_steps = _rows(folder / "validation.csv", ValidationRow, steps)
+    of_timesteps, why_no_timesteps = _rows(folder / "validation_timesteps.csv", ValidationTimestepRow, steps)
     return ValidationLosses(
         by_step={row.step: row for row in of_steps},
         by_timestep={(row.step, row.timestep): row.loss for row in of_timesteps},
+        findings=(*why_no_steps, *why_no_timesteps),
     )
 
 
-def _rows(path: Path, kind: type[Row]) -> list[Row]:
+def _rows(path: Path, kind: type[Row], steps: Iterable[int]) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the rows, none where one of them is broken, and what a reader should know of them."""
+    place = f"{path.parent.name}/{path.name}"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = [{name: cell or None for name, cell in line.items()} for line in csv.DictReader(file)]
-        return [kind.model_validate(line) for line in lines]
+            lines = csv.DictReader(file)
+            rows = [kind.model_validate({name: cell or None for name, cell in line.items()}) for line in lines]
     except FileNotFoundError:
-        raise PipelineError(f"{path} is not there. Run: dvc repro train") from None
+        return [], (f"{place} is not there, so its validation losses are left out; make it: dvc repro train",)
     except (ValidationError, UnicodeDecodeError, csv.Error, TypeError) as error:
-        raise PipelineError(f"{path} cannot be read: {error}. Make it anew: dvc repro --force train") from None
+        found = f"line {lines.line_num}: {_first(error)}" if isinstance(error, ValidationError) else str(error)
+        what = f"{place} cannot be read ({found}), so its validation losses are left out"
+        return [], (f"{what}; make it anew: dvc repro --force train",)
+    known = {getattr(row, "step", None) for row in rows}
+    missing = ", ".join(str(step) for step in steps if step not in known)
+    return rows, (f"{place} has no row of step {missing}; make it anew: dvc repro --force train",) if missing else ()
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _at(timestep: int) -> str:

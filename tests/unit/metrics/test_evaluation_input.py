@@ -176,18 +176,62 @@ def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(eval
     assert "of the pictures near a training photo" in gates
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+HEADER = b"step,val_loss,val_loss_diff_base,val_loss_diff_base_lo,val_loss_diff_base_hi,n_images\n"
 
 
-def test_a_missing_or_broken_validation_curve_is_said(evaluated: Run) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (HEADER + b"0,0.5,,,,12\n10,nan,,,,12\n", "cannot be read (line 3: val_loss: Input should be a finite number)"),
+        (HEADER + b"\xff", "cannot be read ('utf-8' codec"),
+        (HEADER + b"0,0.5,,,,12\n", "has no row of step 10"),
+        (None, "is not there"),
+    ],
+)
+def test_without_validation_losses_every_other_score_comes_and_the_file_is_named(
+    evaluated: Run, capsys: pytest.CaptureFixture[str], damaged: bytes | None, said: str
+) -> None:
+    """No table may stay that of the run before beside new ones."""
+    before, signs = evaluated.table("checkpoints.csv"), evaluated.table("overfitting.csv")
     curve = evaluated.paths.metrics / "validation.csv"
-    curve.write_text("step,val_loss\n0,nan\n", encoding="utf-8")
-    with pytest.raises(PipelineError, match="cannot be read"):
-        evaluated.stage(evaluate)
+    if damaged is None:
+        curve.unlink()
+    else:
+        curve.write_bytes(damaged)
+    evaluated.stage(evaluate)
+    assert [_of_pictures(row) for row in evaluated.table("checkpoints.csv")] == [_of_pictures(row) for row in before]
+    last = evaluated.table("overfitting.csv")[-1]
+    assert last["val_loss"] == last["val_loss_diff_base"] == ""
+    assert last["val_loss_t500"] == signs[-1]["val_loss_t500"] != "", "of a file that is whole"
+    (finding,) = evaluated.evaluation().findings
+    assert finding.startswith(f"metrics/validation.csv {said}")
+    assert "dvc repro" in finding
+    assert finding in capsys.readouterr().out
+    assert not recompute_scores(evaluated.paths).disagreements
+
+
+def test_losses_by_timestep_that_are_not_there_are_left_out_alone(evaluated: Run) -> None:
+    before = evaluated.table("overfitting.csv")
     (evaluated.paths.metrics / "validation_timesteps.csv").unlink()
-    curve.unlink()
-    with pytest.raises(PipelineError, match="Run: dvc repro train"):
-        evaluated.stage(evaluate)
+    evaluated.stage(evaluate)
+    (finding,) = evaluated.evaluation().findings
+    assert finding.startswith("metrics/validation_timesteps.csv is not there")
+    kept = [{name: cell for name, cell in row.items() if not name.startswith("val_loss_t")} for row in before]
+    assert evaluated.table("overfitting.csv") == kept
+
+
+def test_a_curve_that_was_lost_after_the_scores_is_a_disagreement_that_names_it(evaluated: Run) -> None:
+    (evaluated.paths.metrics / "validation.csv").unlink()
+    found = recompute_scores(evaluated.paths).disagreements
+    assert found[0].startswith("metrics/validation.csv is not there")
+    assert any("step 10, val_loss is 0.49, recomputed absent" in sentence for sentence in found)
+
+
+def _of_pictures(row: dict[str, str]) -> dict[str, str]:
+    return {name: cell for name, cell in row.items() if not name.startswith("val_loss")}
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
 
 
 def test_missing_extractors_are_said_before_anything_is_read(tmp_path: Path) -> None:
