@@ -43,10 +43,16 @@ def write_lock(root: Path) -> None:
     params = YAML(typ="safe").load(root / "params.yaml")
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     content = {
-        name: {"cmd": stage["cmd"], "params": {"params.yaml": {key: params[key] for key in stage["params"]}}}
+        name: {"cmd": stage["cmd"], "params": {"params.yaml": {key: _param(params, key) for key in stage["params"]}}}
         for name, stage in stages.items()
     }
     YAML().dump({"schema": "2.0", "stages": content}, root / "dvc.lock")
+
+
+def _param(params: dict, name: str) -> object:
+    for part in name.split("."):
+        params = params[part]
+    return params
 
 
 def hold_lock(root: Path, path: Path, *, pid: int) -> None:
