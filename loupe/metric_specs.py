@@ -19,6 +19,7 @@ from loupe.metric_table import (
     METRIC_SPECS,
     RATER_SPECS,
     STANDARD_INCEPTION,
+    VALIDATION_LOSS,
     MetricSpec,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "METRIC_SPECS",
     "RATER_SPECS",
     "STANDARD_INCEPTION",
+    "VALIDATION_LOSS",
     "MetricSpec",
     "applicable_specs",
     "array_prefix",
@@ -44,6 +46,8 @@ DEMO_END = "_demo"
 COUNTS = ("step", "n_images", "n_used", "n_real", "invalid_count")
 ENDS = ("_lo", "_hi")
 DIFFERENCES = ("_diff_base", "_diff_best")
+LOSS_COLUMNS = ("val_loss", "val_loss_diff_base", "val_loss_diff_base_lo", "val_loss_diff_base_hi")
+"""Of metrics/checkpoints.csv, as in metrics/validation.csv."""
 
 
 def applicable_specs(extractors: Iterable[ExtractorInfo]) -> dict[str, MetricSpec]:
@@ -75,6 +79,8 @@ def known_specs(names: Iterable[str]) -> dict[str, MetricSpec]:
             name = key.removeprefix(f"{_stem(row)}_")
             spec = _named(row, name)
             found[key] = replace(spec, extractor_name=None, image_column=_column_of_another(spec, name))
+    if VALIDATION_LOSS.key in present:
+        found[VALIDATION_LOSS.key] = VALIDATION_LOSS
     return found
 
 
@@ -88,7 +94,8 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
 
     `<key>` with `<key>_lo` and `<key>_hi` (95 % interval, where `has_interval`), then `<key>_diff_base` and
     `<key>_diff_best`, the differences to the base model and to the checkpoint that is best in this score, each with
-    its paired interval. An empty cell: not computed, or the base (the best) itself.
+    its paired interval. An empty cell: not computed, or the base (the best) itself. Last comes the validation loss,
+    with its difference to base alone.
     """
     columns = list(COUNTS)
     for key, spec in specs.items():
@@ -96,7 +103,7 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
         if has_interval(spec):
             columns += [f"{key}{end}" for end in ENDS]
         columns += [f"{key}{difference}{end}" for difference in DIFFERENCES for end in ("", *ENDS)]
-    return columns
+    return [*columns, *LOSS_COLUMNS]
 
 
 def has_interval(spec: MetricSpec) -> bool:

@@ -23,18 +23,19 @@ class MetricSpec:
 
     key: str
     label: str
-    level: Literal["image", "set"]
-    """image: a mean of values per picture (also a column of per_image.csv); set: of all pictures together."""
+    level: Literal["image", "set", "training"]
+    """image: a mean of values per picture (also a column of per_image.csv); set: of all pictures together; training:
+    of no picture, measured by `train`."""
     better: Literal["higher", "lower", "closer to real", "zero"]
     unit: str
     """'' for a pure number, 'share', 'points' ..."""
-    extractor: Literal["inception", "clip", "pixels", "preference", "aesthetic"]
+    extractor: Literal["inception", "clip", "pixels", "preference", "aesthetic", "training"]
     """The role of what it is computed with; inception: any network that gives features of pictures."""
     meaning: str
     """One sentence for a reader who has not met it."""
     compute: str
     """'package.module:function' (images, real); level image: -> float64 [N], NaN where a picture has no value; level
-    set: -> float."""
+    set: -> float; '' for level training."""
     target: str | None = None
     """Field of evaluate.targets that speaks of this metric, or None."""
     extractor_name: str | None = None
@@ -249,6 +250,14 @@ RATER_SPECS = (
     ),
 )  # fmt: skip
 """Of models that are optional; their keys always end in the model's name, see loupe/metric_specs.py."""
+
+VALIDATION_LOSS = MetricSpec(
+    key="val_loss", label="Validation loss", level="training", better="lower", unit="", extractor="training",
+    headline=True, compute="",
+    meaning="How badly the noise in the validation photos is predicted, at noise and timesteps that never change; "
+    "where it rises again, training overfits. It judges no picture.",
+)  # fmt: skip
+"""Of no extractor: it stands beside the scores of the pictures, see overfitting.read_validation_losses."""
 
 METRIC_SPECS: dict[str, MetricSpec] = {
     spec.key: spec for spec in (*_DISTRIBUTION, *_TEXT_AND_COLOUR, *_COMPOSITION, *_SPREAD)

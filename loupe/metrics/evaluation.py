@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from loupe.evaluation_records import Null
-from loupe.metric_specs import MetricSpec, applicable_specs
+from loupe.metric_specs import VALIDATION_LOSS, MetricSpec, applicable_specs
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
@@ -73,7 +73,10 @@ class Evaluated:
     @property
     def absent(self) -> dict[str, str]:
         """step-N/<metric key> -> why it has no value."""
-        return {f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()}
+        return {
+            **{f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()},
+            **{f"{step_name(step)}/{VALIDATION_LOSS.key}": reason for step, reason in self.losses.absent.items()},
+        }
 
     @property
     def unreadable(self) -> dict[str, str]:

@@ -35,3 +35,12 @@ def test_the_null_says_what_was_compared_with_what() -> None:
     pair, alone = (Null(mean=0.9, lo=0.8, hi=1.0, n_a=64, n_b=n_b, n_draws=50) for n_b in (55, 0))
     assert "64 against 55 photos" in table(column(null=pair))
     assert "of 64 photos" in table(column(null=alone))
+
+
+def test_the_validation_loss_has_its_column_with_the_paired_difference_and_no_extractor() -> None:
+    loss = MetricColumn(spec_of("val_loss"), extractor=None, null=None, real=None, target=None)
+    row = StepScores(75, 8, 8, 45, 0, {"val_loss": Score(0.134, None, None, -0.103, -0.114, -0.092)})
+    shown = score_table([row], [loss], None, {})
+    assert "Validation loss<small>↓ lower is better</small><small>validation photos</small></th>" in shown
+    assert "<b>0.134</b>" in shown
+    assert 'paired difference: −0.114 to −0.092">−0.103 to base</span>' in shown

@@ -200,6 +200,7 @@ def test_without_validation_losses_every_other_score_comes_and_the_file_is_named
         curve.write_bytes(damaged)
     evaluated.stage(evaluate)
     assert [_of_pictures(row) for row in evaluated.table("checkpoints.csv")] == [_of_pictures(row) for row in before]
+    assert not evaluated.table("checkpoints.csv")[-1]["val_loss"]
     last = evaluated.table("overfitting.csv")[-1]
     assert last["val_loss"] == last["val_loss_diff_base"] == ""
     assert last["val_loss_t500"] == signs[-1]["val_loss_t500"] != "", "of a file that is whole"
@@ -207,6 +208,7 @@ def test_without_validation_losses_every_other_score_comes_and_the_file_is_named
     assert finding.startswith(f"metrics/validation.csv {said}")
     assert "dvc repro" in finding
     assert finding in capsys.readouterr().out
+    assert evaluated.evaluation().absent["step-000010/val_loss"] == finding
     assert not recompute_scores(evaluated.paths).disagreements
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from loupe.atomic_io import read_record, sha256_file
 from loupe.evaluation_records import ReferenceManifest
-from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
+from loupe.metric_specs import LOSS_COLUMNS, METRIC_SPECS, checkpoint_columns
+from loupe.run_store import RunStore
+from loupe.score_report import score_report
 from loupe.workstore import WorkStore
 from stages.evaluate import evaluate
 from stages.reference import reference
@@ -93,6 +95,16 @@ def test_selection_is_backed_by_the_table(run: Run) -> None:
     assert set(selection["gates_failed"]) >= {"step-000010", "step-000020"}
     assert "background_ok 0, required 0.9" in selection["gates_failed"]["step-000010"]
     assert "12 pictures of 6 prompts against 12 real val photos" in selection["reason"]
+
+
+def test_the_validation_loss_stands_in_the_table_of_scores_as_train_measured_it(run: Run) -> None:
+    scores, losses = run.table("checkpoints.csv"), run.table("validation.csv")
+    for row, loss in zip(scores, losses, strict=True):
+        assert row["val_loss"]
+        assert {name: row[name] for name in LOSS_COLUMNS} == {name: loss[name] for name in LOSS_COLUMNS}
+    (line,) = [line for line in score_report(RunStore(run.paths.root)).splitlines() if line.startswith("| step 20")]
+    assert line.endswith("| 0.48 |")
+    assert "| -0.02 [-0.025, -0.015] |" in score_report(RunStore(run.paths.root), keys=("val_loss",), against="base")
 
 
 def test_overfitting_joins_the_validation_loss_to_the_signs_in_the_pictures(run: Run) -> None:
