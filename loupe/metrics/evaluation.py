@@ -104,7 +104,18 @@ class Evaluated:
         ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
         unread = [f"{file} is {why}; it counts as invalid" for file, why in self.unreadable.items()]
-        return (*cut, *unread, *uneven, *few, *self.losses.findings)
+        return (*cut, *unread, *uneven, *few, *self.losses.findings, *self._ranking)
+
+    @property
+    def _ranking(self) -> Iterator[str]:
+        n_used = max(scores.n_used for scores in self.scores)
+        least = {key: spec.least_to_rank for key, spec in self.specs.items() if n_used < (spec.least_to_rank or 0)}
+        if least:
+            better = " and ".join(key for key, spec in self.specs.items() if spec.criterion in ("kid", "cmmd"))
+            yield (
+                f"with {n_used} pictures, fewer than {max(least.values())}, {', '.join(least)} can rank the worse "
+                f"checkpoint first, because less diverse pictures lower its bias; go by {better}"
+            )
 
 
 def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, float]) -> dict[str, float]:

@@ -28,7 +28,7 @@ def test_invalid_pictures_are_counted_excluded_and_fail_the_gate(evaluated: Run)
     evaluated.stage(select)
     base, last = evaluated.table("checkpoints.csv")
     assert (base["n_used"], last["n_used"], last["invalid_count"]) == ("6", "4", "2")
-    (finding,) = evaluated.evaluation().findings
+    finding = evaluated.finding()
     assert finding.startswith("step-000010 has 4 valid pictures of 6")
     assert not last["fd_demo"], "4 pictures are not compared with 6"
     assert last["fd_demo_diff_base"]
@@ -63,7 +63,7 @@ def test_a_prompt_that_the_text_tower_cuts_is_reported(evaluated: Run, capsys: p
     long = manifest.prompts[0].model_copy(update={"text": "a very long prompt " * 20})
     write_record(evaluated.manifest_path, manifest.model_copy(update={"prompts": (long, *manifest.prompts[1:])}))
     evaluated.stage(evaluate)
-    (finding,) = evaluated.evaluation().findings
+    finding = evaluated.finding()
     assert finding.startswith("the text tower reads only the beginning of: a very long prompt")
     assert finding in capsys.readouterr().out
 
@@ -204,7 +204,7 @@ def test_without_validation_losses_every_other_score_comes_and_the_file_is_named
     last = evaluated.table("overfitting.csv")[-1]
     assert last["val_loss"] == last["val_loss_diff_base"] == ""
     assert last["val_loss_t500"] == signs[-1]["val_loss_t500"] != "", "of a file that is whole"
-    (finding,) = evaluated.evaluation().findings
+    finding = evaluated.finding()
     assert finding.startswith(f"metrics/validation.csv {said}")
     assert "dvc repro" in finding
     assert finding in capsys.readouterr().out
@@ -216,7 +216,7 @@ def test_losses_by_timestep_that_are_not_there_are_left_out_alone(evaluated: Run
     before = evaluated.table("overfitting.csv")
     (evaluated.paths.metrics / "validation_timesteps.csv").unlink()
     evaluated.stage(evaluate)
-    (finding,) = evaluated.evaluation().findings
+    finding = evaluated.finding()
     assert finding.startswith("metrics/validation_timesteps.csv is not there")
     kept = [{name: cell for name, cell in row.items() if not name.startswith("val_loss_t")} for row in before]
     assert evaluated.table("overfitting.csv") == kept
