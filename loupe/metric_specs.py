@@ -143,7 +143,8 @@ def _specs_of_row(row: MetricSpec, infos: Sequence[ExtractorInfo]) -> Iterator[M
         if _group(info) != row.extractor:
             continue
         if info.name == _owner(row, infos):
-            yield _placed(replace(row, extractor_name=info.name), info, infos)
+            meaning = row.meaning if row.extractor_name else f"{row.meaning} Here by {info.name}."
+            yield _placed(replace(row, extractor_name=info.name, meaning=meaning), info, infos)
         elif _lends_itself(row) and _is_named(info, infos) and not (row.needs_classes and info.role == "features"):
             yield _placed(_named(row, info.name), info, infos)
 

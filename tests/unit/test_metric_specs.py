@@ -9,7 +9,7 @@ import pytest
 
 from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs
+from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs, spec_of
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 
@@ -56,6 +56,19 @@ def test_standard_extractors_get_the_standard_names() -> None:
         "fid", "kid", "cmmd", "precision", "recall", "density", "coverage", "clip_score", "clip_gap", *PIXELS,
         "memor_share", "diversity_ratio", "vendi", "inception_score",
     ]  # fmt: skip
+
+
+def test_scores_of_a_standard_text_image_model_name_it_and_what_published_values_are_of() -> None:
+    specs = applicable_specs([*STANDARD, extractor("ViT-L-14/laion", "clip", "standard"), DEMO[1]])
+    for key in ("cmmd", "clip_score", "clip_gap"):
+        assert specs[key].meaning.endswith(" Here by ViT-B-32-quickgelu/openai.")
+    assert "ViT-L/14 at 336 px" in specs["cmmd"].meaning
+    assert "ViT-B/32" in specs["clip_score"].meaning
+    for key in ("cmmd", "clip_score"):
+        assert "ublished" in spec_of(key).meaning, "also where no manifest names the model"
+    for key in ("cmmd_demo", "clip_demo", "cmmd_vit_l_14_laion", "clip_vit_l_14_laion"):
+        assert "ublished" not in specs[key].meaning
+        assert "only" in specs[key].meaning
 
 
 def test_demo_extractors_never_write_a_standard_name() -> None:
