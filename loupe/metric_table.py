@@ -125,7 +125,8 @@ _DISTRIBUTION = (
         unbiased=True, ranks=True, criterion="cmmd", headline=True,
         meaning="How far the pictures lie from the real photos as the text-image model sees them (unbiased form); "
         "around 0, on either side, there is no difference.",
-        published=" Published CMMD is of ViT-L/14 at 336 px, in the biased form: values of another model do not compare with it.",
+        published=" Published CMMD is of ViT-L/14 at 336 px, in the biased form: values of another model do not "
+        "compare with it.",
         **_set("kernel_distance", "cmmd"),
     ),
     *_pair(

@@ -12,7 +12,9 @@ from PIL import Image
 from loupe.atomic_io import sha256_file, write_record
 from loupe.errors import PipelineError
 from loupe.metrics.recompute import recompute_scores
+from loupe.nearest_html import nearest_pairs
 from loupe.paths import ProjectPaths
+from loupe.run_store import RunStore
 from loupe.workstore import WorkStore
 from stages.confirm import confirm
 from stages.evaluate import evaluate
@@ -174,6 +176,12 @@ def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(eval
     assert all(float(r["nearest_train_distance"]) == 0 for r in rows)
     gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
     assert "of the pictures near a training photo" in gates
+    pairs = nearest_pairs(RunStore(evaluated.paths.root))
+    assert [(p.step, p.photo, p.file, p.distance, p.flagged) for p in pairs[:5]] == [
+        (10, row["nearest_train"], row["file"], 0.0, True) for row in rows
+    ]
+    assert len(pairs) == 12
+    assert pairs[5].distance > 0
 
 
 HEADER = b"step,val_loss,val_loss_diff_base,val_loss_diff_base_lo,val_loss_diff_base_hi,n_images\n"
