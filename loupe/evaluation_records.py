@@ -67,7 +67,7 @@ class EvaluationManifest(_Record):
 
     extractors: tuple[ExtractorInfo, ...]
     metric_keys: tuple[str, ...]
-    """Columns of checkpoints.csv that are scores, in the order of loupe/metric_table.py."""
+    """Columns of checkpoints.csv that are scores of pictures, in the order of loupe/metric_table.py."""
     nulls: dict[str, Null]
     real_scores: dict[str, RealScore]
     controls: dict[str, dict[str, float]] = {}

@@ -20,6 +20,7 @@ from loupe.metric_table import (
     METRIC_SPECS,
     RATER_SPECS,
     STANDARD_INCEPTION,
+    VALIDATION_LOSS,
     MetricSpec,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "METRIC_SPECS",
     "RATER_SPECS",
     "STANDARD_INCEPTION",
+    "VALIDATION_LOSS",
     "MetricSpec",
     "aim_is_null",
     "aim_of",
@@ -56,6 +58,8 @@ DEMO_END = "_demo"
 COUNTS = ("step", "n_images", "n_used", "n_real", "invalid_count")
 ENDS = ("_lo", "_hi")
 DIFFERENCES = ("_diff_base", "_diff_best")
+LOSS_COLUMNS = ("val_loss", "val_loss_diff_base", "val_loss_diff_base_lo", "val_loss_diff_base_hi")
+"""Of metrics/checkpoints.csv, as in metrics/validation.csv."""
 
 
 def applicable_specs(extractors: Iterable[ExtractorInfo]) -> dict[str, MetricSpec]:
@@ -87,6 +91,8 @@ def known_specs(names: Iterable[str]) -> dict[str, MetricSpec]:
             name = key.removeprefix(f"{_stem(row)}_")
             spec = _named(row, name)
             found[key] = replace(spec, extractor_name=None, image_column=_column_of_another(spec, name))
+    if VALIDATION_LOSS.key in present:
+        found[VALIDATION_LOSS.key] = VALIDATION_LOSS
     return found
 
 
@@ -100,7 +106,8 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
 
     `<key>` with `<key>_lo` and `<key>_hi` (95 % interval, where `has_interval`), then `<key>_diff_base` and
     `<key>_diff_best`, the differences to the base model and to the checkpoint that is best in this score, each with
-    its paired interval. An empty cell: not computed, or the base (the best) itself.
+    its paired interval. An empty cell: not computed, or the base (the best) itself. Last comes the validation loss,
+    with its difference to base alone.
     """
     columns = list(COUNTS)
     for key, spec in specs.items():
@@ -108,7 +115,7 @@ def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
         if has_interval(spec):
             columns += [f"{key}{end}" for end in ENDS]
         columns += [f"{key}{difference}{end}" for difference in DIFFERENCES for end in ("", *ENDS)]
-    return columns
+    return [*columns, *LOSS_COLUMNS]
 
 
 def has_interval(spec: MetricSpec) -> bool:
@@ -187,7 +194,8 @@ def _specs_of_row(row: MetricSpec, infos: Sequence[ExtractorInfo]) -> Iterator[M
         if _group(info) != row.extractor:
             continue
         if info.name == _owner(row, infos):
-            yield _placed(replace(row, extractor_name=info.name), info, infos)
+            meaning = row.meaning if row.extractor_name else f"{row.meaning} Here by {info.name}."
+            yield _placed(replace(row, extractor_name=info.name, meaning=meaning), info, infos)
         elif _lends_itself(row) and _is_named(info, infos) and not (row.needs_classes and info.role == "features"):
             yield _placed(_named(row, info.name), info, infos)
 

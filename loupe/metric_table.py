@@ -14,6 +14,10 @@ DEMO_CLIP = "demo-clip"
 DEMO_LABEL = " (demo)"
 DEMO_MEANING = " By the demo's own small network: comparable only inside this project."
 
+LEAST_FOR_FRECHET = 256
+"""Pictures. With 32 or 64 a Fréchet distance put a less diverse cloud before a nearer one nearly always, with 128 more
+often than not, with 256 no more: few different pictures lower its bias. KID and CMMD were right throughout."""
+
 Criterion = Literal["kid", "cmmd", "text", "clip_gap", "colour", "diversity", "background", "centring", "memorisation"]
 
 
@@ -23,18 +27,19 @@ class MetricSpec:
 
     key: str
     label: str
-    level: Literal["image", "set"]
-    """image: a mean of values per picture (also a column of per_image.csv); set: of all pictures together."""
+    level: Literal["image", "set", "training"]
+    """image: a mean of values per picture (also a column of per_image.csv); set: of all pictures together; training:
+    of no picture, measured by `train`."""
     better: Literal["higher", "lower", "closer to real", "zero"]
     unit: str
     """'' for a pure number, 'share', 'points' ..."""
-    extractor: Literal["inception", "clip", "pixels", "preference", "aesthetic"]
+    extractor: Literal["inception", "clip", "pixels", "preference", "aesthetic", "training"]
     """The role of what it is computed with; inception: any network that gives features of pictures."""
     meaning: str
     """One sentence for a reader who has not met it."""
     compute: str
     """'package.module:function' (images, real); level image: -> float64 [N], NaN where a picture has no value; level
-    set: -> float."""
+    set: -> float; '' for level training."""
     target: str | None = None
     """Field of evaluate.targets that speaks of this metric, or None."""
     extractor_name: str | None = None
@@ -58,6 +63,8 @@ class MetricSpec:
     """Whether the value compares with the held-out real photos (a distance) or stands alone."""
     null: str | None = None
     """'package.module:function' (real, n_images) -> Null; None: the metric of random real train photos."""
+    least_to_rank: int | None = None
+    """Pictures below which it may order checkpoints the wrong way round; None: any number that it can be taken of."""
     ranks: bool = False
     """Whether pages name it first when they order checkpoints (one per set of extractors)."""
     criterion: Criterion | None = None
@@ -66,8 +73,13 @@ class MetricSpec:
     """Whether it belongs in a table that has room for few."""
 
 
-def _pair(key: str, demo_key: str, *, demo_label: str | None = None, **fields: Any) -> tuple[MetricSpec, MetricSpec]:
-    """Return the metric for standard extractors and the one for the demo's, which never bears a standard name."""
+def _pair(
+    key: str, demo_key: str, *, demo_label: str | None = None, published: str = "", **fields: Any
+) -> tuple[MetricSpec, MetricSpec]:
+    """Return the metric for standard extractors and the one for the demo's, which never bears a standard name.
+
+    `published` says which published values the former may be compared with.
+    """
     clip = fields["extractor"] == "clip"
     demo = {
         **fields,
@@ -75,8 +87,9 @@ def _pair(key: str, demo_key: str, *, demo_label: str | None = None, **fields: A
         "meaning": f"{fields['meaning']}{DEMO_MEANING}",
         "target": None,
     }
+    standard = {**fields, "meaning": f"{fields['meaning']}{published}"}
     return (
-        MetricSpec(key=key, extractor_name=None if clip else STANDARD_INCEPTION, **fields),
+        MetricSpec(key=key, extractor_name=None if clip else STANDARD_INCEPTION, **standard),
         MetricSpec(key=demo_key, extractor_name=DEMO_CLIP if clip else DEMO_CLASSIFIER, **demo),
     )
 
@@ -94,9 +107,10 @@ def _image(place: str, column: str, **fields: Any) -> dict[str, Any]:
 _DISTRIBUTION = (
     *_pair(
         "fid", "fd_demo", label="FID", demo_label="Fréchet distance", better="lower", unit="", extractor="inception",
-        target="fid", against_real=True, headline=True,
+        target="fid", against_real=True, headline=True, least_to_rank=LEAST_FOR_FRECHET,
         meaning="How far the pictures as a whole lie from the real photos; comparable only at the same number of "
-        "pictures.",
+        f"pictures. Below {LEAST_FOR_FRECHET} it ranks unreliably, because less diverse pictures lower its bias: go by "
+        "the kernel distance (KID, CMMD).",
         **_set("frechet", "frechet"),
     ),
     *_pair(
@@ -111,6 +125,8 @@ _DISTRIBUTION = (
         unbiased=True, ranks=True, criterion="cmmd", headline=True,
         meaning="How far the pictures lie from the real photos as the text-image model sees them (unbiased form); "
         "around 0, on either side, there is no difference.",
+        published=" Published CMMD is of ViT-L/14 at 336 px, in the biased form: values of another model do not "
+        "compare with it.",
         **_set("kernel_distance", "cmmd"),
     ),
     *_pair(
@@ -146,6 +162,8 @@ _TEXT_AND_COLOUR = (
         "clip_score", "clip_demo", label="CLIP score", demo_label="Text-image score", better="higher", unit="points",
         extractor="clip", target="clip_score", criterion="text", headline=True,
         meaning="100 times the cosine between picture and prompt, as the named text-image model sees them.",
+        published=" It compares with published scores of the same model alone (CLIPScore's paper: ViT-B/32, whose "
+        "scores are 2.5 times the cosine).",
         **_image("clip_score:clip_scores", "clip"),
     ),
     *_pair(
@@ -249,6 +267,14 @@ RATER_SPECS = (
     ),
 )  # fmt: skip
 """Of models that are optional; their keys always end in the model's name, see loupe/metric_specs.py."""
+
+VALIDATION_LOSS = MetricSpec(
+    key="val_loss", label="Validation loss", level="training", better="lower", unit="", extractor="training",
+    headline=True, compute="",
+    meaning="How badly the noise in the validation photos is predicted, at noise and timesteps that never change; "
+    "where it rises again, training overfits. It judges no picture.",
+)  # fmt: skip
+"""Of no extractor: it stands beside the scores of the pictures, see overfitting.read_validation_losses."""
 
 METRIC_SPECS: dict[str, MetricSpec] = {
     spec.key: spec for spec in (*_DISTRIBUTION, *_TEXT_AND_COLOUR, *_COMPOSITION, *_SPREAD)

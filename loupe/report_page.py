@@ -12,6 +12,7 @@ from html import escape
 
 from loupe.errors import PipelineError
 from loupe.final_html import final_note, final_table
+from loupe.nearest_html import NEAREST_NOTE, nearest_pairs, nearest_table
 from loupe.records import BASE_STEP, PromptRecord
 from loupe.report_svg import score_svg
 from loupe.run_samples import SampleView
@@ -40,7 +41,8 @@ ul.note { padding-left: 1.1rem; } summary { cursor: pointer; margin: .8rem 0; }
 .warn { border-left: 3px solid var(--lp-warn); padding: .3rem .8rem; margin: 1rem 0; }
 .lp-scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: right; vertical-align: top; padding: .45rem .8rem; border-bottom: 1px solid var(--lp-line); }
-th { font-weight: 600; } th:first-child { text-align: left; } th small, td small { display: block; font-weight: 400; }
+th { font-weight: 600; } th:first-child, .text { text-align: left; }
+th small, td small { display: block; font-weight: 400; }
 td small.of { display: inline; } tfoot * { color: var(--lp-soft); font-weight: 400; }
 .chosen > * { background: var(--lp-tint); }
 .gate { color: var(--lp-warn); max-width: 14rem; }
@@ -77,6 +79,7 @@ def report_html(store: RunStore, *, prompt_ids: Collection[str] = ()) -> str:
         _score_section(store),
         _curve_section(store),
         _picture_section(store, prompt_ids),
+        _nearest_section(store),
         _final_section(store),
         _vote_section(store),
         _provenance_section(store),
@@ -180,6 +183,11 @@ def _figure(store: RunStore, step: int, sample: SampleView | None, text: str) ->
         f'<figure><img src="data:image/png;base64,{data}" alt="{alt}"><figcaption>{caption} '
         f"<small>SHA-256 {sample.sha256[:12] if sample.sha256 else ''}…</small></figcaption></figure>"
     )
+
+
+def _nearest_section(store: RunStore) -> str:
+    table = nearest_table(nearest_pairs(store))
+    return f'<h2>Nearest training photos</h2><p class="note">{NEAREST_NOTE}</p>{table}' if table else ""
 
 
 def _final_section(store: RunStore) -> str:

@@ -10,6 +10,8 @@ from loupe.paths import step_name
 from loupe.run_scores import MetricColumn, Score, StepScores
 from loupe.wording import direction, interval, number, step_label
 
+WITHOUT_EXTRACTOR = {"pixels": "pixels", "training": "validation photos"}
+
 
 def score_table(
     rows: Sequence[StepScores],
@@ -37,7 +39,7 @@ def recommended_chip(verdict: str | None) -> str:
 def _head(column: MetricColumn) -> str:
     spec = column.spec
     extractor = column.extractor.name if column.extractor else "extractor unknown here"
-    source = "pixels" if spec.extractor == "pixels" else extractor
+    source = WITHOUT_EXTRACTOR.get(spec.extractor, extractor)
     return (
         f'<th scope="col" title="{escape(spec.meaning, quote=True)}">{escape(spec.label)}'
         f"<small>{direction(spec)}</small><small>{escape(source)}</small></th>"

@@ -7,6 +7,7 @@ Features of pictures that were measured before come from the work store; when al
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, write_csv, write_json, write_record
@@ -34,6 +35,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
+    from loupe.metrics.overfitting import read_validation_losses
     from loupe.metrics.same_run import require_same_run
 
     settings = params.evaluate
@@ -42,6 +44,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
     require_same_run(samples, read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train"))
+    losses = read_validation_losses(paths.metrics, samples.steps)
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     extractors.require_same(reference.extractors)
     train, val = (read_image_set(paths.reference, s, reference.files, made_by="reference") for s in ("train", "val"))
@@ -57,6 +60,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         aims=aims_of(reference.nulls, reference.real_scores),
         **common,
     )
+    evaluated = replace(evaluated, losses=losses)
     controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
     _write_metrics(paths.metrics, evaluated, reference)
     manifest = evaluation_manifest(
@@ -83,9 +87,8 @@ def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManif
     rows = tables.checkpoint_rows(evaluated)
     write_csv(folder / "checkpoints.csv", checkpoint_columns(evaluated.specs), rows)
     write_csv(folder / "per_image.csv", tables.per_image_columns(evaluated.specs), tables.per_image_rows(evaluated))
-    losses = overfitting.read_validation_losses(folder)
-    signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
-    write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs, losses), signs)
+    signs = overfitting.overfitting_rows(rows, evaluated.losses, evaluated.specs)
+    write_csv(folder / "overfitting.csv", overfitting.overfitting_columns(evaluated.specs, evaluated.losses), signs)
     write_json(folder / "summary.json", tables.summary(evaluated, reference.nulls))
 
 

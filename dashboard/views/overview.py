@@ -17,6 +17,7 @@ from dashboard.components.markup import facts, reasoned, stage_rail, state_banne
 from dashboard.current_run import current_store
 from loupe.evaluation_records import EvaluationManifest
 from loupe.final_html import final_note, final_table
+from loupe.nearest_html import NEAREST_NOTE, nearest_pairs, nearest_table
 from loupe.paths import SPLITS
 from loupe.run_scores import MetricColumn
 from loupe.run_state import RunState, run_state
@@ -45,6 +46,7 @@ def show(store: RunStore) -> None:
     _show_scores(store)
     _show_final(store)
     _show_curves(store)
+    _show_nearest(store)
     _show_training(store)
 
 
@@ -144,6 +146,11 @@ def _show_curves(store: RunStore) -> None:
             with place:
                 st.html(f'<h3 class="lp-chart">{escape(column.spec.label)}<small>{escape(note)}</small></h3>')
                 show_chart(store, column.spec.key, score_chart, column, rows, selection, alt_text=column.spec.label)
+
+
+def _show_nearest(store: RunStore) -> None:
+    if table := nearest_table(nearest_pairs(store)):
+        st.html(f'<h2>Nearest training photos</h2><p class="lp-note">{NEAREST_NOTE}</p>{table}')
 
 
 def _show_training(store: RunStore) -> None:

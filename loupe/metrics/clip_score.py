@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.metrics.image_set import CLIP_IMAGE, CLIP_TEXT, Array, ImageSet, RealPhotos
+from loupe.metrics.image_set import CLIP_IMAGE, CLIP_TEXT, Array, ImageSet, RealPhotos, require_directions
 
 
 def clip_scores(images: ImageSet, real: RealPhotos) -> Array:
-    """Return [N] scores in [-100, 100] of each image with its own prompt."""
+    """Return [N] scores in [-100, 100] of each image with its own prompt; NoDirectionError for a feature of zeros."""
     del real
+    for name in (CLIP_IMAGE, CLIP_TEXT):
+        require_directions(images, name)
     return cosine_points(images.array(CLIP_IMAGE), images.array(CLIP_TEXT))
 
 

@@ -6,18 +6,19 @@ It writes nothing but the work store.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from loupe.evaluation_records import Null, RealScore
-from loupe.metric_specs import MetricSpec, aim_of, applicable_specs, known_specs
+from loupe.metric_specs import VALIDATION_LOSS, MetricSpec, aim_of, applicable_specs, known_specs
 from loupe.metrics.estimates import Resampling, resampling_of
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.measure import Measured, complete_features, read_features
+from loupe.metrics.overfitting import ValidationLosses
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import StepScores, add_differences_to_best, best_steps, score_steps
 from loupe.paths import step_name
@@ -45,6 +46,8 @@ class Evaluated:
     resampling: Resampling
     best_steps: Mapping[str, int]
     """Metric key -> the checkpoint that is best in it; empty where that was not asked for."""
+    losses: ValidationLosses = field(default_factory=ValidationLosses)
+    """What `train` measured of the same checkpoints."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -64,7 +67,10 @@ class Evaluated:
     @property
     def absent(self) -> dict[str, str]:
         """step-N/<metric key> -> why it has no value."""
-        return {f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()}
+        return {
+            **{f"{step_name(s.step)}/{key}": reason for s in self.scores for key, reason in s.absent.items()},
+            **{f"{step_name(step)}/{VALIDATION_LOSS.key}": reason for step, reason in self.losses.absent.items()},
+        }
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -92,7 +98,18 @@ class Evaluated:
         ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
         unread = [f"{file} is {why}; it counts as invalid" for file, why in self.unreadable.items()]
-        return (*cut, *unread, *uneven, *few)
+        return (*cut, *unread, *uneven, *few, *self.losses.findings, *self._ranking)
+
+    @property
+    def _ranking(self) -> Iterator[str]:
+        n_used = max(scores.n_used for scores in self.scores)
+        least = {key: spec.least_to_rank for key, spec in self.specs.items() if n_used < (spec.least_to_rank or 0)}
+        if least:
+            better = " and ".join(key for key, spec in self.specs.items() if spec.criterion in ("kid", "cmmd"))
+            yield (
+                f"with {n_used} pictures, fewer than {max(least.values())}, {', '.join(least)} can rank the worse "
+                f"checkpoint first, because less diverse pictures lower its bias; go by {better}"
+            )
 
 
 def aims_of(nulls: Mapping[str, Null], real_scores: Mapping[str, RealScore]) -> dict[str, float]:

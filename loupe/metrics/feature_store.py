@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loupe.errors import PipelineError
 from loupe.progress import track
 from loupe.workstore import WorkStore, fingerprint
 
@@ -25,8 +26,8 @@ Compute = Callable[[Sequence[Any]], Mapping[str, NDArray]]
 """Items of one batch -> arrays with one row per item."""
 
 
-class NotFiniteError(ValueError):
-    """An extractor returned NaN or infinity."""
+class NotFiniteError(PipelineError):
+    """An extractor returned NaN or infinity; nothing of that batch is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,22 @@ def complete_arrays(
     batch_size: int,
     what: str,
     unit: str = "image",
+    name: Callable[[int], str] | None = None,
 ) -> Counts:
     """Compute and store the arrays of the items that the store lacks; it holds one shard at a time in memory.
 
     `keys` are the items' hashes (they may repeat), `read(i)` opens item i, `load()` yields the function to compute
-    with and is called only when something is missing. Raises NotFiniteError for NaN or infinity.
+    with and is called only when something is missing; `name(i)` is what messages call item i, by default its hash.
+    Raises NotFiniteError for NaN or infinity.
     """
     known = stored_keys(store, kind, keys)
     first_index = {key: index for index, key in reversed(list(enumerate(keys)))}
     missing = [key for key in dict.fromkeys(keys) if key not in known]
     if missing:
-        computed = _computed_rows([(k, first_index[k]) for k in missing], read, load(), batch_size)
+        called = name or (lambda index: keys[index][:12])
+        computed = _checked(
+            _computed_batches([(k, first_index[k]) for k in missing], read, load(), batch_size), called, what
+        )
         for shard in _shards(track(computed, total=len(missing), what=what, unit=unit)):
             _write_shard(store, kind, shard)
     return Counts(computed=len(missing), reused=len(known))
@@ -97,19 +103,32 @@ def stored_keys(store: WorkStore, kind: str, keys: Iterable[str]) -> set[str]:
 _Row = dict[str, NDArray]
 
 
-def _computed_rows(
+_Batch = tuple[Sequence[tuple[str, int]], Mapping[str, NDArray]]
+"""(key, index) of its items, and arrays with a row for each."""
+
+
+def _computed_batches(
     items: Sequence[tuple[str, int]], read: Callable[[int], Any], compute: Compute, batch_size: int
-) -> Iterator[tuple[str, _Row]]:
+) -> Iterator[_Batch]:
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         opened = [read(index) for _, index in batch]
         padding = [opened[-1]] * (
             batch_size - len(batch)
         )  # kernels round by batch shape: it must not depend on the rest
-        arrays = {name: array[: len(batch)] for name, array in compute(opened + padding).items()}
+        yield batch, {name: array[: len(batch)] for name, array in compute(opened + padding).items()}
+
+
+def _checked(batches: Iterator[_Batch], called: Callable[[int], str], what: str) -> Iterator[tuple[str, _Row]]:
+    for batch, arrays in batches:
         for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                raise NotFiniteError(f"{name}: NaN or infinity for {batch[0][0][:12]} ... {batch[-1][0][:12]}")
+            bad = ~np.isfinite(array).reshape(len(batch), -1).all(axis=1)
+            if bad.any():
+                where = ", ".join(called(index) for (_, index), is_bad in zip(batch, bad, strict=True) if is_bad)
+                raise NotFiniteError(
+                    f"{what}: NaN or infinity in {name} for {where}. Every number must be finite; the weights may be "
+                    "damaged. Fetch them again, or take that extractor out of evaluate.extractors."
+                )
         for row, (key, _) in enumerate(batch):
             yield key, {name: array[row] for name, array in arrays.items()}
 

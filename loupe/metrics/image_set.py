@@ -124,6 +124,21 @@ class TooFewImagesError(PipelineError):
     """A score needs more images than there are; the score is left out and the reason kept."""
 
 
+class NoDirectionError(TooFewImagesError):
+    """A feature of nothing but zeros has no cosine with another; the score is left out and the reason kept."""
+
+
+def require_directions(images: ImageSet, name: str) -> None:
+    """Raise NoDirectionError, which names the images, where rows of the array `name` are all zero."""
+    zero = ~images.array(name).any(axis=1)
+    if zero.any():
+        found = [f"{prompt} ({index})" for (prompt, index), is_zero in zip(images.cells, zero, strict=True) if is_zero]
+        raise NoDirectionError(
+            f"the network gives only zeros, which have no direction, for the {name.partition('.')[2]} of "
+            f"{', '.join(found)}; its weights may be damaged"
+        )
+
+
 def require_images(images: ImageSet, least: int, what: str) -> None:
     """Raise TooFewImagesError when `images` holds fewer than `least`."""
     if len(images) < least:

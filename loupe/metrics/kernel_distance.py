@@ -12,7 +12,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.metrics.image_set import CLIP_IMAGE, FEATURES, Array, ImageSet, RealPhotos, require_images
+from loupe.metrics.image_set import (
+    CLIP_IMAGE,
+    FEATURES,
+    Array,
+    ImageSet,
+    RealPhotos,
+    require_directions,
+    require_images,
+)
 from loupe.metrics.row_parts import row_parts
 
 LEAST_IMAGES = 2
@@ -43,15 +51,14 @@ def cmmd_score(images: ImageSet, real: RealPhotos) -> float:
     """Return 1000 CMMD on the image-text model's picture features.
 
     The paper's own code takes the biased form, which is above 0 for equal distributions; this is the unbiased one.
-    Raises TooFewImagesError when either side has fewer than two.
+    Raises TooFewImagesError when either side has fewer than two, NoDirectionError for a feature of zeros.
     """
-    x, y = map(_unit, _both(images, real, CLIP_IMAGE, "CMMD"))
-    return SCALE * squared_mmd(x, y, cmmd_kernel)
+    return SCALE * squared_mmd(*_unit_sides(images, real), cmmd_kernel)
 
 
 def cmmd_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return 1000 CMMD under each resample of the prompts: image n taken counts_RN[r, n] times."""
-    x, y = map(_unit, _both(images, real, CLIP_IMAGE, "CMMD"))
+    x, y = _unit_sides(images, real)
     return SCALE * squared_mmd_resamples(x, y, cmmd_kernel, images.prompt_index(), counts_RN)
 
 
@@ -138,6 +145,13 @@ def _both(images: ImageSet, real: RealPhotos, name: str, what: str) -> tuple[Arr
     require_images(images, LEAST_IMAGES, what)
     require_images(real.held_out, LEAST_IMAGES, f"the real side of {what}")
     return images.array(name).astype(np.float64), real.held_out.array(name).astype(np.float64)
+
+
+def _unit_sides(images: ImageSet, real: RealPhotos) -> tuple[Array, Array]:
+    x, y = _both(images, real, CLIP_IMAGE, "CMMD")
+    require_directions(images, CLIP_IMAGE)
+    require_directions(real.held_out, CLIP_IMAGE)
+    return _unit(x), _unit(y)
 
 
 def _unit(features_ND: Array) -> Array:

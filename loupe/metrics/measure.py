@@ -74,6 +74,7 @@ def complete_features(
                 batch_size=batch_size,
                 what=f"{what}: {source.name}",
                 unit=source.unit,
+                name=_namer(rows, source),
             )
         )
     return Measured(
@@ -164,3 +165,10 @@ def _reader(rows: Sequence[ImageRow], source: _Source) -> Callable[[int], object
     if source.unit == "image":
         return lambda index: rows[index].file.pixels()
     return lambda index: rows[index].text
+
+
+def _namer(rows: Sequence[ImageRow], source: _Source) -> Callable[[int], str]:
+    """Return what messages call row i: its file, or its text."""
+    if source.unit == "text":
+        return lambda index: repr(rows[index].text)
+    return lambda index: str(getattr(rows[index].file, "path", "a made picture"))

@@ -6,35 +6,42 @@ It computes none of it: the loss comes from `train`, the rest from the scores. N
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from loupe.errors import PipelineError
-from loupe.metric_specs import MetricSpec
+from loupe.metric_specs import LOSS_COLUMNS, MetricSpec
 from loupe.train_records import ValidationRow, ValidationTimestepRow
 
 Row = TypeVar("Row", bound=BaseModel)
 
-LOSS = ("val_loss", "val_loss_diff_base", "val_loss_diff_base_lo", "val_loss_diff_base_hi")
 SIGNS = ("kid", "diversity", "memorisation")
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationLosses:
-    """What `train` measured on the val photos."""
+    """What `train` measured on the val photos; nothing where that was not asked for."""
 
-    by_step: Mapping[int, ValidationRow]
-    by_timestep: Mapping[tuple[int, int], float]
+    by_step: Mapping[int, ValidationRow] = field(default_factory=dict)
+    by_timestep: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """(step, timestep) -> loss there."""
+    absent: Mapping[int, str] = field(default_factory=dict)
+    """Step -> why it has no loss."""
+    findings: tuple[str, ...] = ()
+    """Why there are none, or not all: which file, what is wrong with it, and what makes it anew."""
 
     @property
     def timesteps(self) -> list[int]:
         """The fixed timesteps, ascending."""
         return sorted({timestep for _, timestep in self.by_timestep})
+
+    def cells(self, step: int) -> dict[str, float]:
+        """Return the loss of a step and its difference to base, under their columns; what is absent is left out."""
+        row = self.by_step.get(step)
+        return row.model_dump(include=set(LOSS_COLUMNS), exclude_none=True) if row else {}
 
 
 def overfitting_columns(specs: Mapping[str, MetricSpec], losses: ValidationLosses) -> list[str]:
@@ -42,43 +49,60 @@ def overfitting_columns(specs: Mapping[str, MetricSpec], losses: ValidationLosse
     at each timestep (`val_loss_t62` ...).
     """
     signs = (f"{key}{end}" for key in _sign_keys(specs) for end in ("", "_lo", "_hi"))
-    return ["step", *LOSS, *signs, *(_at(timestep) for timestep in losses.timesteps)]
+    return ["step", *LOSS_COLUMNS, *signs, *(_at(timestep) for timestep in losses.timesteps)]
 
 
 def overfitting_rows(
     checkpoint_rows: Iterable[Mapping[str, Any]], losses: ValidationLosses, specs: Mapping[str, MetricSpec]
 ) -> list[dict[str, Any]]:
-    """Return one row per checkpoint, the base model first; a value that does not exist is left out."""
+    """Return one row per checkpoint from its row of checkpoints.csv; a value that does not exist is left out."""
     columns = overfitting_columns(specs, losses)
     rows = []
     for scores in checkpoint_rows:
         step = int(scores["step"])
-        loss = losses.by_step.get(step)
         at_timesteps = {_at(timestep): losses.by_timestep.get((step, timestep)) for timestep in losses.timesteps}
-        joined = {**scores, **at_timesteps, **(loss.model_dump(include=set(LOSS)) if loss else {})}
+        joined = {**scores, **at_timesteps}
         rows.append({name: joined[name] for name in columns if joined.get(name) is not None})
     return rows
 
 
-def read_validation_losses(folder: Path) -> ValidationLosses:
-    """Return what validation.csv and validation_timesteps.csv hold; PipelineError when one is absent or broken."""
-    of_steps = _rows(folder / "validation.csv", ValidationRow)
-    of_timesteps = _rows(folder / "validation_timesteps.csv", ValidationTimestepRow)
+def read_validation_losses(folder: Path, steps: Sequence[int]) -> ValidationLosses:
+    """Return what validation.csv and validation_timesteps.csv hold.
+
+    A file that is absent, broken or without a row of one of the `steps` is a finding: no score of pictures needs it.
+    """
+    of_steps, why_no_steps = _rows(folder / "validation.csv", ValidationRow, steps)
+    of_timesteps, why_no_timesteps = _rows(folder / "validation_timesteps.csv", ValidationTimestepRow, steps)
+    by_step = {row.step: row for row in of_steps}
     return ValidationLosses(
-        by_step={row.step: row for row in of_steps},
+        by_step=by_step,
         by_timestep={(row.step, row.timestep): row.loss for row in of_timesteps},
+        absent={step: reason for reason in why_no_steps for step in steps if step not in by_step},
+        findings=(*why_no_steps, *why_no_timesteps),
     )
 
 
-def _rows(path: Path, kind: type[Row]) -> list[Row]:
+def _rows(path: Path, kind: type[Row], steps: Sequence[int]) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the rows, none where one of them is broken, and what a reader should know of them."""
+    place = f"{path.parent.name}/{path.name}"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = [{name: cell or None for name, cell in line.items()} for line in csv.DictReader(file)]
-        return [kind.model_validate(line) for line in lines]
+            lines = csv.DictReader(file)
+            rows = [kind.model_validate({name: cell or None for name, cell in line.items()}) for line in lines]
     except FileNotFoundError:
-        raise PipelineError(f"{path} is not there. Run: dvc repro train") from None
+        return [], (f"{place} is not there, so its validation losses are left out; make it: dvc repro train",)
     except (ValidationError, UnicodeDecodeError, csv.Error, TypeError) as error:
-        raise PipelineError(f"{path} cannot be read: {error}. Make it anew: dvc repro --force train") from None
+        found = f"line {lines.line_num}: {_first(error)}" if isinstance(error, ValidationError) else str(error)
+        what = f"{place} cannot be read ({found}), so its validation losses are left out"
+        return [], (f"{what}; make it anew: dvc repro --force train",)
+    known = {getattr(row, "step", None) for row in rows}
+    missing = ", ".join(str(step) for step in steps if step not in known)
+    return rows, (f"{place} has no row of step {missing}; make it anew: dvc repro --force train",) if missing else ()
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _at(timestep: int) -> str:

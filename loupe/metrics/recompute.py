@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     train, val = (read_image_set(paths.reference, split, photos, made_by="reference") for split in ("train", "val"))
     aims, real = aims_of(manifest.nulls, manifest.real_scores), RealPhotos(train=train, held_out=val)
     evaluated = evaluated_again(paths.evaluation, paths.samples, manifest, real, aims=aims, made_by="evaluate")
+    losses = overfitting.read_validation_losses(paths.metrics, evaluated.manifest.steps)
+    evaluated = replace(evaluated, losses=losses)
+    changed += [finding for finding in losses.findings if finding not in manifest.findings]
     comparison = NumberComparison()
     columns = checkpoint_columns(evaluated.specs)
     rows, pictures = tables.checkpoint_rows(evaluated), tables.per_image_rows(evaluated)
@@ -68,7 +71,6 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     comparison.rows(
         "checkpoints.csv, from per_image.csv", written_rows, _means_of_table(written, evaluated), (), named_by=("step",)
     )
-    losses = overfitting.read_validation_losses(paths.metrics)
     signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
     header = overfitting.overfitting_columns(evaluated.specs, losses)
     of_steps = read_table(paths.metrics / "overfitting.csv", made_by="evaluate")

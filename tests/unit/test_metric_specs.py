@@ -10,7 +10,14 @@ import pytest
 
 from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
-from loupe.metric_specs import METRIC_SPECS, applicable_specs, checkpoint_columns, known_specs, local_weights
+from loupe.metric_specs import (
+    METRIC_SPECS,
+    applicable_specs,
+    checkpoint_columns,
+    known_specs,
+    local_weights,
+    spec_of,
+)
 from loupe.metric_table import Criterion
 from loupe.metrics.scoring import resolve_compute
 
@@ -59,6 +66,19 @@ def test_standard_extractors_get_the_standard_names() -> None:
     ]  # fmt: skip
 
 
+def test_scores_of_a_standard_text_image_model_name_it_and_what_published_values_are_of() -> None:
+    specs = applicable_specs([*STANDARD, extractor("ViT-L-14/laion", "clip", "standard"), DEMO[1]])
+    for key in ("cmmd", "clip_score", "clip_gap"):
+        assert specs[key].meaning.endswith(" Here by ViT-B-32-quickgelu/openai.")
+    assert "ViT-L/14 at 336 px" in specs["cmmd"].meaning
+    assert "ViT-B/32" in specs["clip_score"].meaning
+    for key in ("cmmd", "clip_score"):
+        assert "ublished" in spec_of(key).meaning, "also where no manifest names the model"
+    for key in ("cmmd_demo", "clip_demo", "cmmd_vit_l_14_laion", "clip_vit_l_14_laion"):
+        assert "ublished" not in specs[key].meaning
+        assert "only" in specs[key].meaning
+
+
 def test_demo_extractors_never_write_a_standard_name() -> None:
     keys = applicable_specs(DEMO)
     assert list(keys) == [
@@ -98,6 +118,7 @@ def test_biased_set_metrics_have_an_interval_of_their_difference_only() -> None:
         "fd_demo_diff_best", "fd_demo_diff_best_lo", "fd_demo_diff_best_hi",
         "kid_demo", "kid_demo_lo", "kid_demo_hi", "kid_demo_diff_base", "kid_demo_diff_base_lo",
         "kid_demo_diff_base_hi", "kid_demo_diff_best", "kid_demo_diff_best_lo", "kid_demo_diff_best_hi",
+        "val_loss", "val_loss_diff_base", "val_loss_diff_base_lo", "val_loss_diff_base_hi",
     ]  # fmt: skip
 
 
@@ -154,8 +175,8 @@ def test_a_file_of_ones_own_never_scores_under_a_standard_name() -> None:
 def test_columns_alone_tell_which_are_scores(extractors: tuple[ExtractorInfo, ...]) -> None:
     specs = applicable_specs(extractors)
     known = known_specs(checkpoint_columns(specs))
-    assert list(known) == sorted(specs, key=list(known).index)
-    assert set(known) == set(specs)
+    assert list(known)[-1] == "val_loss"
+    assert set(known) == {*specs, "val_loss"}
     for key, spec in specs.items():
         assert (known[key].level, known[key].better, known[key].unit) == (spec.level, spec.better, spec.unit)
 

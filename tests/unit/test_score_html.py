@@ -39,3 +39,12 @@ def test_the_null_says_what_was_compared_with_what() -> None:
 
 def test_what_real_photos_score_says_how_many_they_are() -> None:
     assert "<td>97 %<small>of 55 photos</small></td>" in table(column(real=RealScore(value=0.97, n=55)))
+
+
+def test_the_validation_loss_has_its_column_with_the_paired_difference_and_no_extractor() -> None:
+    loss = MetricColumn(spec_of("val_loss"), extractor=None, null=None, real=None, target=None)
+    row = StepScores(75, 8, 8, 45, 0, {"val_loss": Score(0.134, None, None, -0.103, -0.114, -0.092)})
+    shown = score_table([row], [loss], None, {})
+    assert "Validation loss<small>↓ lower is better</small><small>validation photos</small></th>" in shown
+    assert "<b>0.134</b>" in shown
+    assert 'paired difference: −0.114 to −0.092">−0.103 to base</span>' in shown

@@ -52,6 +52,12 @@ class Run:
     def evaluation(self) -> EvaluationManifest:
         return read_record(self.paths.evaluation / "manifest.json", EvaluationManifest, made_by="evaluate")
 
+    def finding(self) -> str:
+        """Return the one finding besides that so few pictures are ranked by no Fréchet distance, which comes last."""
+        (found, few) = self.evaluation().findings
+        assert "fd_demo can rank the worse checkpoint first" in few
+        return found
+
     def change_samples(self, change: Callable[[SampleRecord], SampleRecord]) -> None:
         """Rewrite the samples' manifest with `change(sample)` in place of each sample."""
         manifest = self.samples()

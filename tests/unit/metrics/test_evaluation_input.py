@@ -12,7 +12,9 @@ from PIL import Image
 from loupe.atomic_io import sha256_file, write_record
 from loupe.errors import PipelineError
 from loupe.metrics.recompute import recompute_scores
+from loupe.nearest_html import nearest_pairs
 from loupe.paths import ProjectPaths
+from loupe.run_store import RunStore
 from loupe.workstore import WorkStore
 from stages.confirm import confirm
 from stages.evaluate import evaluate
@@ -28,7 +30,7 @@ def test_invalid_pictures_are_counted_excluded_and_fail_the_gate(evaluated: Run)
     evaluated.stage(select)
     base, last = evaluated.table("checkpoints.csv")
     assert (base["n_used"], last["n_used"], last["invalid_count"]) == ("6", "4", "2")
-    (finding,) = evaluated.evaluation().findings
+    finding = evaluated.finding()
     assert finding.startswith("step-000010 has 4 valid pictures of 6")
     assert not last["fd_demo"], "4 pictures are not compared with 6"
     assert last["fd_demo_diff_base"]
@@ -63,7 +65,7 @@ def test_a_prompt_that_the_text_tower_cuts_is_reported(evaluated: Run, capsys: p
     long = manifest.prompts[0].model_copy(update={"text": "a very long prompt " * 20})
     write_record(evaluated.manifest_path, manifest.model_copy(update={"prompts": (long, *manifest.prompts[1:])}))
     evaluated.stage(evaluate)
-    (finding,) = evaluated.evaluation().findings
+    finding = evaluated.finding()
     assert finding.startswith("the text tower reads only the beginning of: a very long prompt")
     assert finding in capsys.readouterr().out
 
@@ -174,20 +176,72 @@ def test_copied_training_photos_raise_the_share_are_named_and_fail_the_gate(eval
     assert all(float(r["nearest_train_distance"]) == 0 for r in rows)
     gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
     assert "of the pictures near a training photo" in gates
+    pairs = nearest_pairs(RunStore(evaluated.paths.root))
+    assert [(p.step, p.photo, p.file, p.distance, p.flagged) for p in pairs[:5]] == [
+        (10, row["nearest_train"], row["file"], 0.0, True) for row in rows
+    ]
+    assert len(pairs) == 12
+    assert pairs[5].distance > 0
+
+
+HEADER = b"step,val_loss,val_loss_diff_base,val_loss_diff_base_lo,val_loss_diff_base_hi,n_images\n"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (HEADER + b"0,0.5,,,,12\n10,nan,,,,12\n", "cannot be read (line 3: val_loss: Input should be a finite number)"),
+        (HEADER + b"\xff", "cannot be read ('utf-8' codec"),
+        (HEADER + b"0,0.5,,,,12\n", "has no row of step 10"),
+        (None, "is not there"),
+    ],
+)
+def test_without_validation_losses_every_other_score_comes_and_the_file_is_named(
+    evaluated: Run, capsys: pytest.CaptureFixture[str], damaged: bytes | None, said: str
+) -> None:
+    """No table may stay that of the run before beside new ones."""
+    before, signs = evaluated.table("checkpoints.csv"), evaluated.table("overfitting.csv")
+    curve = evaluated.paths.metrics / "validation.csv"
+    if damaged is None:
+        curve.unlink()
+    else:
+        curve.write_bytes(damaged)
+    evaluated.stage(evaluate)
+    assert [_of_pictures(row) for row in evaluated.table("checkpoints.csv")] == [_of_pictures(row) for row in before]
+    assert not evaluated.table("checkpoints.csv")[-1]["val_loss"]
+    last = evaluated.table("overfitting.csv")[-1]
+    assert last["val_loss"] == last["val_loss_diff_base"] == ""
+    assert last["val_loss_t500"] == signs[-1]["val_loss_t500"] != "", "of a file that is whole"
+    finding = evaluated.finding()
+    assert finding.startswith(f"metrics/validation.csv {said}")
+    assert "dvc repro" in finding
+    assert finding in capsys.readouterr().out
+    assert evaluated.evaluation().absent["step-000010/val_loss"] == finding
+    assert not recompute_scores(evaluated.paths).disagreements
+
+
+def test_losses_by_timestep_that_are_not_there_are_left_out_alone(evaluated: Run) -> None:
+    before = evaluated.table("overfitting.csv")
+    (evaluated.paths.metrics / "validation_timesteps.csv").unlink()
+    evaluated.stage(evaluate)
+    finding = evaluated.finding()
+    assert finding.startswith("metrics/validation_timesteps.csv is not there")
+    kept = [{name: cell for name, cell in row.items() if not name.startswith("val_loss_t")} for row in before]
+    assert evaluated.table("overfitting.csv") == kept
+
+
+def test_a_curve_that_was_lost_after_the_scores_is_a_disagreement_that_names_it(evaluated: Run) -> None:
+    (evaluated.paths.metrics / "validation.csv").unlink()
+    found = recompute_scores(evaluated.paths).disagreements
+    assert found[0].startswith("metrics/validation.csv is not there")
+    assert any("step 10, val_loss is 0.49, recomputed absent" in sentence for sentence in found)
+
+
+def _of_pictures(row: dict[str, str]) -> dict[str, str]:
+    return {name: cell for name, cell in row.items() if not name.startswith("val_loss")}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def test_a_missing_or_broken_validation_curve_is_said(evaluated: Run) -> None:
-    curve = evaluated.paths.metrics / "validation.csv"
-    curve.write_text("step,val_loss\n0,nan\n", encoding="utf-8")
-    with pytest.raises(PipelineError, match="cannot be read"):
-        evaluated.stage(evaluate)
-    (evaluated.paths.metrics / "validation_timesteps.csv").unlink()
-    curve.unlink()
-    with pytest.raises(PipelineError, match="Run: dvc repro train"):
-        evaluated.stage(evaluate)
 
 
 def test_missing_extractors_are_said_before_anything_is_read(tmp_path: Path) -> None:

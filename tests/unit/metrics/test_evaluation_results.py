@@ -9,12 +9,19 @@ import pytest
 
 from loupe.atomic_io import read_record, sha256_file
 from loupe.evaluation_records import ReferenceManifest
-from loupe.metric_specs import METRIC_SPECS, checkpoint_columns
+from loupe.metric_specs import LOSS_COLUMNS, METRIC_SPECS, MetricSpec, checkpoint_columns
+from loupe.metrics.evaluation import Evaluated
+from loupe.metrics.measure import Measured
+from loupe.metrics.scoring import StepScores, resampling_of
+from loupe.records import SamplesManifest
+from loupe.run_store import RunStore
+from loupe.score_report import score_report
 from loupe.workstore import WorkStore
 from stages.evaluate import evaluate
 from stages.reference import reference
 from stages.select import select
 from tests.unit.metrics.evaluation_project import BLACK, KEYS, SPECS, STEPS, Run, without_best
+from tests.unit.metrics.image_sets import NOTHING
 from tests.unit.metrics.small_run import read_json, toy_prompts, write_samples
 
 
@@ -99,6 +106,16 @@ def test_selection_is_backed_by_the_table(run: Run) -> None:
     assert "12 pictures of 6 prompts against 12 real val photos" in selection["reason"]
 
 
+def test_the_validation_loss_stands_in_the_table_of_scores_as_train_measured_it(run: Run) -> None:
+    scores, losses = run.table("checkpoints.csv"), run.table("validation.csv")
+    for row, loss in zip(scores, losses, strict=True):
+        assert row["val_loss"]
+        assert {name: row[name] for name in LOSS_COLUMNS} == {name: loss[name] for name in LOSS_COLUMNS}
+    (line,) = [line for line in score_report(RunStore(run.paths.root)).splitlines() if line.startswith("| step 20")]
+    assert line.endswith("| 0.48 |")
+    assert "| -0.02 [-0.025, -0.015] |" in score_report(RunStore(run.paths.root), keys=("val_loss",), against="base")
+
+
 def test_overfitting_joins_the_validation_loss_to_the_signs_in_the_pictures(run: Run) -> None:
     rows, scores = run.table("overfitting.csv"), run.table("checkpoints.csv")
     assert [row["val_loss"] for row in rows] == ["0.5", "0.49", "0.48", "0.47"]
@@ -118,6 +135,30 @@ def test_overfitting_joins_the_validation_loss_to_the_signs_in_the_pictures(run:
         "val_loss_diff_base_lo",
         "val_loss_diff_base_hi",
     ]
+
+
+def test_few_pictures_are_not_to_be_ranked_by_a_frechet_distance(run: Run) -> None:
+    (finding,) = run.evaluation().findings
+    assert finding == (
+        "with 12 pictures, fewer than 256, fd_demo can rank the worse checkpoint first, because less diverse pictures "
+        "lower its bias; go by kid_demo and cmmd_demo"
+    )
+    (column,) = [column for column in RunStore(run.paths.root).metrics() if column.spec.key == "fd_demo"]
+    assert "Below 256 it ranks unreliably" in column.spec.meaning
+
+
+def test_so_many_pictures_as_a_frechet_distance_needs_are_not_spoken_of() -> None:
+    def findings(n_used: int, specs: dict[str, MetricSpec]) -> tuple[str, ...]:
+        manifest = SamplesManifest.model_construct(seeds_per_prompt=n_used // 2, samples=())
+        return Evaluated(
+            manifest=manifest, measured=Measured(0, 0), sets={}, real=NOTHING, specs=specs,
+            scores=(StepScores(0, n_used), StepScores(10, n_used)), best_steps={},
+            resampling=resampling_of(("a", "b"), 2, np.random.default_rng(0)),
+        ).findings  # fmt: skip
+
+    assert findings(256, SPECS) == ()
+    assert len(findings(254, SPECS)) == 1
+    assert findings(254, {"kid_demo": SPECS["kid_demo"]}) == ()
 
 
 # --- what is reused --------------------------------------------------------------------------------------------------

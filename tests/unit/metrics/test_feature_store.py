@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loupe.errors import PipelineError
 from loupe.metrics.feature_store import NotFiniteError, complete_arrays, stored_arrays, stored_keys
 from loupe.workstore import WorkStore
 
@@ -98,6 +99,18 @@ def test_nan_is_refused_and_not_stored(tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match="double"):
         complete(store, {"a": float("nan")}, Doubler())
     assert complete(store, {"a": 1.0}, Doubler()).computed == 1
+
+
+def test_what_is_not_finite_is_named_for_the_user_and_nothing_else(tmp_path: Path) -> None:
+    values = [1.0, float("nan"), 3.0, float("inf"), 5.0]
+    with pytest.raises(PipelineError) as caught:
+        complete_arrays(
+            WorkStore(tmp_path), "features/a", list("abcde"), read=values.__getitem__, load=Doubler().load,
+            batch_size=4, what="samples: an extractor", name=lambda index: f"picture {index}.png",
+        )  # fmt: skip
+    assert str(caught.value).startswith(
+        "samples: an extractor: NaN or infinity in double for picture 1.png, picture 3.png. Every"
+    )
 
 
 def test_a_broken_shard_is_computed_anew(tmp_path: Path) -> None:

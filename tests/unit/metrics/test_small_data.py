@@ -105,6 +105,7 @@ def test_one_prompt_gives_every_score_but_no_interval(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", steps=(0, 10), n_prompts=1, seeds=6)
     assert set(absent(run)) == {"clip_gap_demo"}
     row = run.table("checkpoints.csv")[-1]
-    assert not any(row[name] for name in row if name.endswith(("_lo", "_hi")))
+    with_interval = {name for name, cell in row.items() if cell and name.endswith(("_lo", "_hi"))}
+    assert with_interval == {"val_loss_diff_base_lo", "val_loss_diff_base_hi"}, "paired by photo, not by prompt"
     assert row["fd_demo_diff_base"]
     assert "one prompt alone gives no interval; add prompts" in run.evaluation().findings

@@ -1,0 +1,85 @@
+"""Evaluation with a network that gives features no score can be taken of: NaN, or nothing but zeros."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loupe.errors import PipelineError
+from loupe.metrics.clip import load_clip
+from loupe.workstore import WorkStore
+from stages.evaluate import evaluate
+from stages.reference import reference
+from tests.unit.metrics.evaluation_project import Run
+from tests.unit.metrics.small_run import read_json
+
+OF_CLIP = {"clip_demo", "clip_gap_demo", "cmmd_demo"}
+
+
+def damage(monkeypatch: pytest.MonkeyPatch, file: Path, value: float) -> None:
+    """Let the text-image network say `value`, in every place of the feature, of the picture in `file`."""
+    wanted = np.array(Image.open(file))
+
+    def load(*arguments: object):
+        network = load_clip(*arguments)
+
+        def images(batch):
+            said = {name: array.copy() for name, array in network.images(batch).items()}
+            said["image"][[np.array_equal(pixels, wanted) for pixels in batch]] = value
+            return said
+
+        return replace(network, images=images)
+
+    monkeypatch.setattr("loupe.metrics.extractors.load_clip", load)
+
+
+@pytest.fixture
+def anew(evaluated: Run, tmp_path: Path) -> Run:
+    """An evaluated project whose work store has forgotten every feature."""
+    evaluated.store = WorkStore(tmp_path / "fresh")
+    return evaluated
+
+
+def test_a_feature_that_is_not_finite_names_the_extractor_and_the_picture(
+    anew: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = next(sample for sample in anew.samples().samples if sample.step == 10)
+    damage(monkeypatch, anew.paths.samples / sample.file, np.nan)
+    with pytest.raises(PipelineError) as caught:
+        anew.stage(evaluate)
+    assert f"samples: demo-clip: NaN or infinity in image for {anew.paths.samples / sample.file}. " in str(caught.value)
+
+
+def test_a_feature_of_zeros_leaves_out_the_scores_that_need_its_direction_and_no_other(
+    anew: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = anew.table("checkpoints.csv")
+    sample = next(sample for sample in anew.samples().samples if sample.step == 10)
+    damage(monkeypatch, anew.paths.samples / sample.file, 0.0)
+    anew.stage(evaluate)
+    base, last = anew.table("checkpoints.csv")
+    of_others = {key: cell for key, cell in before[1].items() if not key.startswith(tuple(OF_CLIP))}
+    assert {key: last[key] for key in of_others} == of_others
+    assert all(base[key] and not last[key] and not last[f"{key}_diff_base"] for key in OF_CLIP)
+    absent = anew.evaluation().absent
+    assert {place for place in absent if "_diff_" not in place} == {f"step-000010/{key}" for key in OF_CLIP}
+    said = f"only zeros, which have no direction, for the image of {sample.prompt_id} ({sample.seed_index})"
+    assert all(said in reason for reason in absent.values())
+    assert "clip_demo_last" not in read_json(anew.paths.metrics / "summary.json")
+
+
+def test_a_real_photo_without_direction_leaves_out_the_distance_and_its_null(
+    anew: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(monkeypatch, anew.paths.dataset / "val" / "images" / "0003.png", 0.0)
+    for work in (reference, evaluate):
+        anew.stage(work)
+    manifest = anew.evaluation()
+    assert "cmmd_demo" not in manifest.nulls
+    assert "clip_demo" not in manifest.real_scores
+    assert all(row["clip_demo"] and not row["cmmd_demo"] for row in anew.table("checkpoints.csv"))
+    assert "for the image of 0003 (0)" in manifest.absent["step-000000/cmmd_demo"]
