@@ -10,9 +10,10 @@ import pytest
 from loupe.atomic_io import read_record, sha256_file
 from loupe.evaluation_records import ReferenceManifest
 from loupe.metric_specs import LOSS_COLUMNS, METRIC_SPECS, MetricSpec, checkpoint_columns
+from loupe.metrics.estimates import resampling_of
 from loupe.metrics.evaluation import Evaluated
 from loupe.metrics.measure import Measured
-from loupe.metrics.scoring import StepScores, resampling_of
+from loupe.metrics.scoring import StepScores
 from loupe.records import SamplesManifest
 from loupe.run_store import RunStore
 from loupe.score_report import score_report
