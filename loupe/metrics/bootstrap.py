@@ -57,7 +57,7 @@ def expansion(n_prompts: int) -> float:
     """Return how much wider draws of n prompts must be for their 95 % percentile interval to be Student's; > 1.
 
     sqrt(n / (n - 1)) t / z: resamples vary by (n - 1) / n of what the mean of n does, and the deviation is estimated
-    (Hesterberg 2015, What Teachers Should Know About the Bootstrap, arXiv:1411.5279). 1.12 for 16 prompts, 1.02 for 64.
+    (Hesterberg 2015, What Teachers Should Know About the Bootstrap, arXiv:1411.5279). 1.12 for 16 prompts, 1.03 for 64.
     """
     tail = 0.5 + COVERAGE_PERCENT / 200
     few = math.sqrt(n_prompts / (n_prompts - 1))

@@ -82,7 +82,9 @@ def test_real_photos_are_shown_with_their_number_and_a_set_by_the_one_nearest_to
     real = None if spec.against_real else RealScore(value=3.1, n=55)
     scores = {key: Score(3.0, None, None, None, None, None)}
     store = Mock(scores=lambda: (StepScores(0, 64, 64, 55, 0, scores),))
-    store.metrics = lambda: (MetricColumn(spec, extractor=None, null=null, real=real, target=None),)
+    column = MetricColumn(spec, extractor=None, null=null, real=real, target=None)
+    store.metrics = lambda: (column,)
+    assert f"{column.aim:g}" == shown.split(maxsplit=1)[0], "what votes are compared with"
     assert score_report(store, keys=[key]).splitlines()[-1] == f"| real photos |  | {shown} |"
 
 
