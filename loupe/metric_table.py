@@ -170,7 +170,8 @@ _TEXT_AND_COLOUR = (
         "clip_gap", "clip_gap_demo", label="CLIP gap", demo_label="Text-image gap", better="higher", unit="points",
         extractor="clip", criterion="clip_gap", headline=True, needs="prompts of at least 2 different wordings",
         meaning="The text-image score with the picture's own prompt minus that with the run's other prompts: what the "
-        "picture owes to its prompt.",
+        "picture owes to its prompt. It depends on which other prompts there are: real photos are chosen for it as "
+        "captions are, as many as prompts and spread over the colours.",
         **_image("clip_score:clip_gaps", "clip_gap"),
     ),
     MetricSpec(
