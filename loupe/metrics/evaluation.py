@@ -16,8 +16,8 @@ from loupe.metric_specs import VALIDATION_LOSS, MetricSpec, applicable_specs
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
+from loupe.metrics.losses import ValidationLosses
 from loupe.metrics.measure import Measured, complete_features, read_features
-from loupe.metrics.overfitting import ValidationLosses
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import (
     Resampling,
