@@ -59,7 +59,9 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
         *_changed_files(paths.reference, {"manifest.json": manifest.reference_sha256}, paths.root),
     ]
     evaluated = _evaluated_again(paths, manifest, reference)
-    changed += [finding for finding in evaluated.losses.findings if finding not in manifest.findings]
+    losses = overfitting.read_validation_losses(paths.metrics, evaluated.manifest.steps)
+    evaluated = replace(evaluated, losses=losses)
+    changed += [finding for finding in losses.findings if finding not in manifest.findings]
     comparison = _Comparison()
     columns = checkpoint_columns(evaluated.specs)
     rows, pictures = tables.checkpoint_rows(evaluated), tables.per_image_rows(evaluated)
@@ -71,8 +73,8 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     comparison.rows(
         "checkpoints.csv, from per_image.csv", written_rows, _means_of_table(written, evaluated), (), named_by=("step",)
     )
-    signs = overfitting.overfitting_rows(rows, evaluated.losses, evaluated.specs)
-    header = overfitting.overfitting_columns(evaluated.specs, evaluated.losses)
+    signs = overfitting.overfitting_rows(rows, losses, evaluated.specs)
+    header = overfitting.overfitting_columns(evaluated.specs, losses)
     comparison.rows("overfitting.csv", _table(paths.metrics / "overfitting.csv"), signs, header, named_by=("step",))
     summary = tables.summary(evaluated, manifest.nulls)
     comparison.cells("summary.json", "", _json(paths.metrics / "summary.json"), summary, tuple(summary))
@@ -142,7 +144,7 @@ def _evaluated_again(paths: ProjectPaths, manifest: EvaluationManifest, referenc
             f"{paths.evaluation / RESAMPLES} holds no resamples. Make it anew: dvc repro --force evaluate"
         )
     prompts = tuple(json.loads(metadata["prompts"]))
-    evaluated = evaluated_sets(
+    return evaluated_sets(
         samples,
         Measured(computed=0, reused=0),
         sets,
@@ -151,7 +153,6 @@ def _evaluated_again(paths: ProjectPaths, manifest: EvaluationManifest, referenc
         resampling=Resampling(prompts=prompts, counts_RP=arrays["counts"]),
         aims=aims_of(manifest.nulls, manifest.real_scores),
     )
-    return replace(evaluated, losses=overfitting.read_validation_losses(paths.metrics, samples.steps))
 
 
 def _means_of_table(written: Sequence[Row], evaluated: Evaluated) -> list[dict[str, Any]]:
