@@ -17,8 +17,8 @@ from loupe.metrics.estimates import Resampling, resampling_of
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
+from loupe.metrics.losses import ValidationLosses
 from loupe.metrics.measure import Measured, complete_features, read_features
-from loupe.metrics.overfitting import ValidationLosses
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import StepScores, add_differences_to_best, best_steps, score_steps
 from loupe.paths import step_name

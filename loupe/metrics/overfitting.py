@@ -7,41 +7,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from loupe.metric_specs import LOSS_COLUMNS, MetricSpec
+from loupe.metrics.losses import ValidationLosses
 from loupe.train_records import ValidationRow, ValidationTimestepRow
 
 Row = TypeVar("Row", bound=BaseModel)
 
 SIGNS = ("kid", "diversity", "memorisation")
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationLosses:
-    """What `train` measured on the val photos; nothing where that was not asked for."""
-
-    by_step: Mapping[int, ValidationRow] = field(default_factory=dict)
-    by_timestep: Mapping[tuple[int, int], float] = field(default_factory=dict)
-    """(step, timestep) -> loss there."""
-    absent: Mapping[int, str] = field(default_factory=dict)
-    """Step -> why it has no loss."""
-    findings: tuple[str, ...] = ()
-    """Why there are none, or not all: which file, what is wrong with it, and what makes it anew."""
-
-    @property
-    def timesteps(self) -> list[int]:
-        """The fixed timesteps, ascending."""
-        return sorted({timestep for _, timestep in self.by_timestep})
-
-    def cells(self, step: int) -> dict[str, float]:
-        """Return the loss of a step and its difference to base, under their columns; what is absent is left out."""
-        row = self.by_step.get(step)
-        return row.model_dump(include=set(LOSS_COLUMNS), exclude_none=True) if row else {}
 
 
 def overfitting_columns(specs: Mapping[str, MetricSpec], losses: ValidationLosses) -> list[str]:
@@ -73,7 +50,7 @@ def read_validation_losses(folder: Path, steps: Sequence[int]) -> ValidationLoss
     """
     of_steps, why_no_steps = _rows(folder / "validation.csv", ValidationRow, steps)
     of_timesteps, why_no_timesteps = _rows(folder / "validation_timesteps.csv", ValidationTimestepRow, steps)
-    by_step = {row.step: row for row in of_steps}
+    by_step = {row.step: row.model_dump(include=set(LOSS_COLUMNS), exclude_none=True) for row in of_steps}
     return ValidationLosses(
         by_step=by_step,
         by_timestep={(row.step, row.timestep): row.loss for row in of_timesteps},

@@ -55,7 +55,7 @@ def checkpoint_rows(evaluated: Evaluated) -> list[Scalars]:
             row.update(cells(f"{key}_diff_base", difference))
         for key, difference in scores.to_best.items():
             row.update(cells(f"{key}_diff_best", difference))
-        row.update(evaluated.losses.cells(scores.step))
+        row.update(evaluated.losses.by_step.get(scores.step, {}))
         rows.append(row)
     return rows
 

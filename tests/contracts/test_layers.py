@@ -28,6 +28,7 @@ L1 = tuple(
         "final_html",
         "metric_specs",
         "metric_table",
+        "nearest_html",
         "report_page",
         "report_svg",
         "run_changes",
