@@ -105,9 +105,9 @@ def _score(score: Score | None) -> str:
 def _reference(column: MetricColumn) -> str:
     null = column.null
     if null is not None and column.shows_null:
-        photos = f"{null.n_a} against {null.n_b} photos" if null.n_b else f"of {null.n_a} photos"
-        return f"{null.mean:.3g} [{null.lo:.3g}, {null.hi:.3g}] {photos}"
-    return "–" if column.real is None else f"{column.real.value:.3g} of {column.real.n} photos"
+        photos = f"{null.n_a} against {null.n_b} photos" if null.n_b else f"{null.n_a} photos"
+        return f"{null.mean:.3g} [{null.lo:.3g}, {null.hi:.3g}] ({photos})"
+    return "–" if column.real is None else f"{column.real.value:.3g} ({column.real.n} photos)"
 
 
 def _control(value: float | None) -> str:

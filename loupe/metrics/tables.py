@@ -122,7 +122,7 @@ def summary(evaluated: Evaluated, nulls: Mapping[str, Null]) -> Scalars:
 
 
 def final(evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdict: str) -> Scalars:
-    """Return metrics/final.json: the headline scores of base and selected checkpoint on the test split.
+    """Return metrics/final.json: the headline scores of the selected checkpoint on the test split, and minus base's.
 
     They are few, so that `dvc exp show` stays readable; `final_rows` has all.
     """
@@ -137,9 +137,11 @@ def final(evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdic
         "n_used_selected": selected.n_used,
         **{f"{array_prefix(info, extractors)}_extractor": info.name for info in extractors},
     }
-    for key, spec in evaluated.specs.items():
-        if spec.headline:
-            found.update(_base_selected_and_difference(evaluated, key, prefix=f"{key}_"))
+    headline = (key for key, spec in evaluated.specs.items() if spec.headline)
+    for key in headline:
+        for name, by_key in (("selected", selected.values), ("diff", selected.differences)):
+            if key in by_key:
+                found[f"{key}_{name}"] = rounded(by_key[key].value)
     return found
 
 
@@ -150,9 +152,14 @@ def final_rows(
 
     Beside them what the test photos themselves have, and the null.
     """
+    base, selected = evaluated.scores
+    estimates = {"base": base.values, "selected": selected.values, "diff": selected.differences}
     rows = []
     for key in evaluated.specs:
-        row: Scalars = {"score": key, **_base_selected_and_difference(evaluated, key, prefix="")}
+        row: Scalars = {"score": key}
+        for name, by_key in estimates.items():
+            if key in by_key:
+                row.update(cells(name, by_key[key]))
         if key in real_scores:
             row["real"], row["real_n"] = rounded(real_scores[key].value), real_scores[key].n
         if key in nulls:
@@ -162,16 +169,6 @@ def final_rows(
         if len(row) > 1:
             rows.append(row)
     return rows
-
-
-def _base_selected_and_difference(evaluated: Evaluated, key: str, *, prefix: str) -> Scalars:
-    base, selected = evaluated.scores
-    estimates = {"base": base.values, "selected": selected.values, "diff": selected.differences}
-    found: Scalars = {}
-    for name, by_key in estimates.items():
-        if key in by_key:
-            found.update(cells(f"{prefix}{name}", by_key[key]))
-    return found
 
 
 def _image_columns(images: ImageSet, evaluated: Evaluated) -> dict[str, np.ndarray]:

@@ -67,10 +67,10 @@ def test_a_difference_that_could_not_be_had_is_a_dash_and_not_what_it_was_taken_
 @pytest.mark.parametrize(
     ("key", "null_n", "shown"),
     [
-        ("is_demo", 64, "3.4 [3, 3.8] of 64 photos"),
-        ("is_demo", 55, "3.1 of 55 photos"),
-        ("single_object", 64, "3.1 of 55 photos"),
-        ("fd_demo", 22, "3.4 [3, 3.8] 22 against 33 photos"),
+        ("is_demo", 64, "3.4 [3, 3.8] (64 photos)"),
+        ("is_demo", 55, "3.1 (55 photos)"),
+        ("single_object", 64, "3.1 (55 photos)"),
+        ("fd_demo", 22, "3.4 [3, 3.8] (22 against 33 photos)"),
     ],
 )
 def test_real_photos_are_shown_with_their_number_and_a_set_by_the_one_nearest_to_the_pictures(

@@ -127,5 +127,5 @@ def _check_final(run: Run) -> None:
     headline = {key for key, spec in METRIC_SPECS.items() if spec.headline}
     of_scores = {name.rpartition("_selected")[0] for name in final if name.endswith("_selected")} - {"n_used"}
     assert of_scores == headline & scores.keys(), "few enough for dvc exp show"
-    assert (final["fd_demo_selected"], final["fd_demo_diff_lo"]) == (selected, scores["fd_demo"]["diff_lo"])
+    assert (final["fd_demo_selected"], final["fd_demo_diff"]) == (selected, scores["fd_demo"]["diff"])
     assert all(isinstance(value, float | int | str) for value in final.values())
