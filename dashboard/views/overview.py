@@ -149,8 +149,13 @@ def _show_curves(store: RunStore) -> None:
 
 
 def _show_nearest(store: RunStore) -> None:
-    if table := nearest_table(nearest_pairs(store)):
-        st.html(f'<h2>Nearest training photos</h2><p class="lp-note">{NEAREST_NOTE}</p>{table}')
+    pairs = nearest_pairs(store)
+    if not pairs:
+        return
+    st.html(f'<h2>Nearest training photos</h2><p class="lp-note">{NEAREST_NOTE}</p>')
+    flagged = sum(pair.flagged for pair in pairs)
+    with st.expander(f"The {len(pairs)} nearest pairs, {flagged or 'none'} flagged", expanded=bool(flagged)):
+        st.html(nearest_table(pairs))
 
 
 def _show_training(store: RunStore) -> None:
