@@ -146,7 +146,8 @@ def _encode_each(
         (posterior,) = encode_pixels(vae, pixels[None])
         return view, _put_finite(store, keys.posterior(view), posterior)
 
-    at_once = n_at_once(n_threads=torch.get_num_threads()) if keys.resolution_px <= SMALL_SIDE_PX else 1
+    are_small = keys.resolution_px <= SMALL_SIDE_PX and vae.device.type == "cpu"  # MPS bears no threads
+    at_once = n_at_once(n_threads=torch.get_num_threads()) if are_small else 1
     return each_by_itself(encode, wanted, n_at_once=at_once)
 
 

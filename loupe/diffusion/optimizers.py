@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["adamw", "adamw_8bit", "prodigy"]
 OptimizerState = dict[str, "torch.Tensor"]
-"""`<parameter>/<quantity>` and `group <n>/<quantity>`; a Python number is a tensor whose name ends in _NUMBER."""
+"""`<parameter>/<quantity>` and `group <n>/<quantity>`; a Python number is a tensor whose name ends in _NUMBER, and
+quantities within one (as bitsandbytes keeps its moments) are `<quantity>::<quantity>`."""
 
 _PACKAGES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 _NUMBER = ":number"
+_WITHIN = "::"
 LEARNING_RATE_SHARE = "lr_share"
 """Entry of a parameter group: its learning rate over that of the schedule; absent where they are the same."""
 _CONSTANTS = {"params", "lr", "eps", "weight_decay", LEARNING_RATE_SHARE}
@@ -129,7 +131,10 @@ def restore_optimizer(
             owned = content["state"].setdefault(indices[owner], {})
         else:
             owned = content["param_groups"][int(owner.removeprefix("group "))]
-        owned[what.removesuffix(_NUMBER)] = value
+        *outer, what = what.removesuffix(_NUMBER).split(_WITHIN)
+        for part in outer:
+            owned = owned.setdefault(part, {})
+        owned[what] = value
     optimizer.load_state_dict(content)
 
 
@@ -155,3 +160,5 @@ def _packed(entries: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, torch.Ten
         elif isinstance(value, int | float) and not isinstance(value, bool):
             dtype = torch.int64 if isinstance(value, int) else torch.float64
             yield f"{name}{_NUMBER}", torch.tensor(value, dtype=dtype)
+        elif isinstance(value, Mapping):
+            yield from _packed((f"{name}{_WITHIN}{part}", of_part) for part, of_part in value.items())

@@ -26,7 +26,8 @@ def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.
     """Return the last hidden states [B, T, D] float32 on the CPU of texts' tokens [B, T].
 
     On the CPU every text by itself, several at the same time: put together the matrix kernels differ, and the last bits
-    would depend on the neighbours. On a GPU always as many together, for the number decides the last bits.
+    would depend on the neighbours. On CUDA always as many together, for the number decides the last bits; on MPS one
+    after the other, since it bears no threads.
     """
     import torch
 
@@ -36,7 +37,7 @@ def embed_tokens(ids_BT: torch.Tensor, *, text_encoder: CLIPTextModel) -> torch.
 
     if text_encoder.device.type == "cuda":
         return torch.cat([hidden(part) for part in full_parts(ids_BT)])[: len(ids_BT)]
-    at_once = n_at_once(n_threads=torch.get_num_threads())
+    at_once = n_at_once(n_threads=torch.get_num_threads()) if text_encoder.device.type == "cpu" else 1
     return torch.cat(list(each_by_itself(hidden, ids_BT.split(1), n_at_once=at_once)))
 
 

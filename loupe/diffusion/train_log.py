@@ -55,18 +55,20 @@ class TrainLog:
         started = asked = self.clock()
         written, counted = None, (0.0, 0)
         row = None
-        for row in rows:
-            now = self.clock()
-            self._training_s += now - asked
-            self._n_steps += 1
-            self.trackers.log(row.model_dump(), step=row.step)
-            if written is None or now - written >= max(self.interval_s, LARGEST_SHARE * (now - started)):
-                self._write(row, so_far(), elapsed_s=now - started, since=counted)
-                written, counted = self.clock(), (self._training_s, self._n_steps)
-            yield row
-            asked = self.clock()
-        if row is not None and counted[1] < self._n_steps:
-            self._write(row, so_far(), elapsed_s=self.clock() - started, since=counted)
+        try:
+            for row in rows:
+                now = self.clock()
+                self._training_s += now - asked
+                self._n_steps += 1
+                self.trackers.log(row.model_dump(), step=row.step)
+                if written is None or now - written >= max(self.interval_s, LARGEST_SHARE * (now - started)):
+                    self._write(row, so_far(), elapsed_s=now - started, since=counted)
+                    written, counted = self.clock(), (self._training_s, self._n_steps)
+                yield row
+                asked = self.clock()
+        finally:  # what a training that was stopped went through is wanted most
+            if row is not None and counted[1] < self._n_steps:
+                self._write(row, so_far(), elapsed_s=self.clock() - started, since=counted)
 
     def note(self, row: TrainRow) -> str:
         """Return what stands behind the numbers of the progress bar."""

@@ -92,7 +92,11 @@ class TrainStore:
         if not others:
             return []
         latest = max(others, key=lambda path: path.stat().st_mtime_ns)
-        return _differences(json.loads(latest.read_bytes()), self.parts)
+        try:
+            before = json.loads(latest.read_bytes())
+        except ValueError:
+            return []  # damaged by hand: it decides nothing, and what differs from it cannot be told
+        return _differences(before, self.parts) if isinstance(before, dict) else []
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -127,11 +131,11 @@ def _from_file(path: Path) -> TrainingState:
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    if tensors_sha256(tensors) != metadata["sha256"]:
+    if tensors_sha256(tensors) != metadata.get("sha256"):
         raise ValueError("its contents have changed")
     groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
     for name, tensor in tensors.items():

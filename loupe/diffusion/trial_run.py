@@ -98,15 +98,12 @@ def try_training(
         base, info, examples, settings=settings, adapter=adapter, policy=policy,
         gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
-    steps = trainer.run(min(MAX_TRAINING_STEPS, settings.max_steps))
     losses, step_s = [], 0.0
-    while True:
+    for step in range(1, min(MAX_TRAINING_STEPS, settings.max_steps) + 1):
         started = _now(policy)
-        row = next(steps, None)
-        if row is None:
-            break
+        # One step alone: in a longer run a GPU would already be at the next one, and its row would cost nothing.
+        losses += [row.loss for row in trainer.run(step)]
         step_s = _now(policy) - started
-        losses.append(row.loss)
         if step_s > LONG_S:
             break
     return TrainingTrial(len(losses), step_s, losses[0])

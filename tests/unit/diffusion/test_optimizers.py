@@ -16,6 +16,17 @@ from loupe.errors import PipelineError
 KEYS = ("layer.lora_A.weight", "layer.lora_B.weight", "layer.lora_magnitude_vector")
 
 
+class QuantisedOptimizer(torch.optim.AdamW):
+    """Hands its moments out within a quantity of their own, as bitsandbytes does."""
+
+    def state_dict(self):
+        content = super().state_dict()
+        return {**content, "state": {index: {"quant": dict(owned)} for index, owned in content["state"].items()}}
+
+    def load_state_dict(self, content):
+        super().load_state_dict({**content, "state": {i: owned["quant"] for i, owned in content["state"].items()}})
+
+
 class CountingOptimizer(torch.optim.Optimizer):
     """Carries what Prodigy and 8-bit optimizers do: Python numbers, of the group too, and tensors of other dtypes."""
 
@@ -47,6 +58,8 @@ def parameters(seed=0):
 def built(kind, named):
     if kind == "counting":
         return CountingOptimizer([{"params": list(named.values())}], lr=0.1)
+    if kind == "quantised":
+        return QuantisedOptimizer(named.values(), lr=0.1)
     if kind == "prodigy":
         pytest.importorskip("prodigyopt")
     return make_optimizer(kind, named, learning_rate=0.1, betas=(0.9, 0.99), epsilon=1e-8, weight_decay=0.01)
@@ -59,7 +72,7 @@ def train(optimizer, named, first, last):
         optimizer.step()
 
 
-@pytest.mark.parametrize("kind", ["adamw", "counting", "prodigy"])
+@pytest.mark.parametrize("kind", ["adamw", "counting", "quantised", "prodigy"])
 def test_an_optimizer_goes_on_from_its_state_to_the_same_bytes(kind):
     undisturbed, interrupted = parameters(), parameters()
     train(built(kind, undisturbed), undisturbed, 1, 7)

@@ -85,6 +85,22 @@ def test_what_is_written_grows_more_slowly_than_the_run(tmp_path, monkeypatch):
     assert len(log.telemetry) == writes.count(log.telemetry_csv)
 
 
+def test_the_steps_before_a_training_stopped_are_written(tmp_path):
+    """They show how it came about: they were missing where less than the interval had passed since the last writing."""
+    clock = Clock()
+    log, so_far = make_log(tmp_path, clock, interval_s=1000.0), []
+
+    def stopping():
+        for row in rows(clock, 7):
+            so_far.append(row)
+            yield row
+        raise PipelineError("loss nan")
+
+    with pytest.raises(PipelineError, match="loss nan"):
+        list(log.follow(stopping(), lambda: so_far))
+    assert [int(entry["step"]) for entry in written(log.train_csv)] == list(range(1, 8))
+
+
 def test_nothing_trained_leaves_nothing(tmp_path):
     log = make_log(tmp_path, Clock())
     assert list(log.follow([], list)) == []

@@ -242,3 +242,13 @@ def test_starting_anew_says_what_differs(tmp_path, tiny_base_model):
     assert "train.learning_rate: 0.01 -> 0.5" in starting_point(plan_run([2], anew.usable_steps()), anew)
     same = TrainStore(store, parts())
     assert starting_point(plan_run([2], same.usable_steps()), same) == "train: resumed from step 1"
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"train": {', b"[1]"])
+def test_a_damaged_note_of_another_run_stops_no_new_one(store, tiny_base_model, damage):
+    run(store, tiny_base_model, [1])
+    note = store.store.path("train", store.key, ".json")
+    note.write_bytes(damage)
+    another = TrainStore(store.store, {"run": 2})
+
+    assert starting_point(plan_run([1], another.usable_steps()), another) == "train: starts at step 0"
