@@ -45,7 +45,9 @@ def remember_look(work: Path, seen: EvaluationManifest, *, test_sha256: str, ste
 def look_note(looks: Iterable[TestLook]) -> str:
     """Return in one sentence what a reader of the final result should know of them."""
     steps = [look.step for look in looks]
-    if len(steps) < 2:
+    if not steps:
+        return "Measured after the choice was made; how often this test split was looked at is not known in this folder."
+    if len(steps) == 1:
         return "Looked at once, after the choice was made."
     return (
         f"This test split has been looked at {len(steps)} times, each time with another choice (of steps "
