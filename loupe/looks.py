@@ -46,7 +46,7 @@ def look_note(looks: Iterable[TestLook]) -> str:
     """Return in one sentence what a reader of the final result should know of them."""
     steps = [look.step for look in looks]
     if not steps:
-        return "Measured after the choice was made; how often this test split was looked at is not known in this folder."
+        return "Measured after the choice was made; how often this test split was looked at is not known here."
     if len(steps) == 1:
         return "Looked at once, after the choice was made."
     return (

@@ -37,7 +37,7 @@ def test_the_note_says_how_often_and_at_what(tmp_path):
     once = remember_look(tmp_path, seen(), **OF, step=400)
     twice = remember_look(tmp_path, seen(pictures="q"), **OF, step=300)
 
-    assert look_note(()).endswith("how often this test split was looked at is not known in this folder.")
+    assert look_note(()).endswith("how often this test split was looked at is not known here.")
     assert look_note(once) == "Looked at once, after the choice was made."
     assert look_note(twice).startswith("This test split has been looked at 2 times")
     assert "(of steps 400, 300)" in look_note(twice)
