@@ -11,7 +11,8 @@ from pathlib import Path
 
 from loupe.atomic_io import read_records, write_records
 from loupe.errors import PipelineError
-from loupe.evaluation_records import EvaluationManifest, TestLook
+from loupe.evaluation_records import ExtractorInfo, TestLook
+from loupe.records import SamplesManifest
 from loupe.workstore import fingerprint
 
 
@@ -25,13 +26,18 @@ def looks_at(test_sha256: str, looks: Iterable[TestLook]) -> tuple[TestLook, ...
     return tuple(look for look in looks if look.test_sha256 == test_sha256)
 
 
-def remember_look(work: Path, seen: EvaluationManifest, *, test_sha256: str, step: int) -> tuple[TestLook, ...]:
+def remember_look(
+    work: Path, seen: SamplesManifest, extractors: Iterable[ExtractorInfo], *, test_sha256: str, step: int
+) -> tuple[TestLook, ...]:
     """Write down that `seen` was measured on this test split, unless it was before; return the looks at it.
 
-    A choice is the pictures of both sides and what measured them.
+    A choice is the pictures of both sides, by their bytes, and what measured them: the same pictures of a run that was
+    computed anew are no further look.
     """
-    measured_by = [info.sha256 for info in seen.extractors]
-    choice = fingerprint({"samples": seen.samples_sha256, "extractors": measured_by})
+    pictures = sorted(
+        (sample.step, sample.prompt_id, sample.seed_index, sample.sha256 or "") for sample in seen.samples
+    )
+    choice = fingerprint({"pictures": pictures, "extractors": [info.sha256 for info in extractors]})
     every = read_looks(looks_file(work))
     known = looks_at(test_sha256, every)
     if choice in (look.choice for look in known):

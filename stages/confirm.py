@@ -75,7 +75,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     manifest = evaluation_manifest(evaluated, extractors.infos, **places, **beside, targets={})
     write_record(paths.confirmation / CONFIRMED, manifest)
     write_csv(paths.metrics / "final.csv", tables.FINAL_COLUMNS, tables.final_rows(evaluated, **beside))
-    looks = remember_look(paths.work, manifest, test_sha256=dataset.captions_sha256["test"], step=selection.step)
+    look = {"test_sha256": dataset.captions_sha256["test"], "step": selection.step}
+    looks = remember_look(paths.work, rendered.manifest, extractors.infos, **look)
     write_json(paths.metrics / "final.json", tables.final(evaluated, extractors.infos, verdict=selection.verdict))
     for line in (*evaluated.said, look_note(looks)):
         print(f"confirm: on test: {line}")
