@@ -22,7 +22,7 @@ Choice = Literal["left", "right", "tie", "skip"]
 Kind = Literal["pair", "same", "repeat"]
 REVIEWER = re.compile(r"\w[\w .@-]{0,39}")
 """A name that is safe in a table, in a file and in a spreadsheet (no leading = + - @)."""
-_BUSY_S = 10.0
+_BUSY_S = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS votes (
   plan TEXT NOT NULL, position INTEGER NOT NULL, reviewer TEXT NOT NULL, kind TEXT NOT NULL,
@@ -91,10 +91,12 @@ class VoteBook:
         """Yield a connection whose changes are committed when the block ends; its errors become PipelineErrors."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.file, timeout=_BUSY_S)
+            connection = sqlite3.connect(self.file, timeout=_BUSY_S, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
+                # Only a lock taken at the start is waited for: SQLite refuses at once to widen one that is held, and to
+                # switch a new file to a write-ahead log, while another connection is about to do the same.
+                connection.execute("BEGIN IMMEDIATE")
                 with connection:
                     # SQLite reads the whole pages of a damaged file in silence, and would go on writing into it.
                     (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
