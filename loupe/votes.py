@@ -10,6 +10,7 @@ import csv
 import io
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -23,6 +24,9 @@ Kind = Literal["pair", "same", "repeat"]
 REVIEWER = re.compile(r"\w[\w .@-]{0,39}")
 """A name that is safe in a table, in a file and in a spreadsheet (no leading = + - @)."""
 _BUSY_S = 30.0
+_RETRY_S = 0.01
+_PRIMARY_CODE = 0xFF
+"""The bits of an SQLite error that say what it is; those above say of what kind."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS votes (
   plan TEXT NOT NULL, position INTEGER NOT NULL, reviewer TEXT NOT NULL, kind TEXT NOT NULL,
@@ -69,7 +73,7 @@ class VoteBook:
 
     def add(self, vote: Vote) -> bool:
         """Keep a vote, on disk when this returns; False when the reviewer has answered this question already."""
-        with self._open() as connection:
+        with self._open(writes=True) as connection:
             marks = ", ".join("?" * len(_COLUMNS))
             added = connection.execute(
                 f"INSERT INTO votes ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT DO NOTHING", astuple(vote)
@@ -87,16 +91,16 @@ class VoteBook:
         return [Vote(*row) for row in rows]
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
         """Yield a connection whose changes are committed when the block ends; its errors become PipelineErrors."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.file, timeout=_BUSY_S, isolation_level=None)
             try:
+                _log_ahead(connection)
                 connection.execute("PRAGMA synchronous=FULL")
-                # Only a lock taken at the start is waited for: SQLite refuses at once to widen one that is held, and to
-                # switch a new file to a write-ahead log, while another connection is about to do the same.
-                connection.execute("BEGIN IMMEDIATE")
+                # A writer's lock is waited for only where it is taken at once: SQLite refuses to widen a reader's.
+                connection.execute("BEGIN IMMEDIATE" if writes or not _has_table(connection) else "BEGIN")
                 with connection:
                     # SQLite reads the whole pages of a damaged file in silence, and would go on writing into it.
                     (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -126,6 +130,27 @@ class VoteBook:
                 f"The votes in {self.file.name} cannot be read: {error}. Move the file out of data/votes to start "
                 "anew, and keep it: `sqlite3 FILE .recover` may bring its votes back."
             ) from None
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Let readers go on while somebody writes; the file keeps the mode.
+
+    Two connections that switch a new file at once stand in each other's way, and SQLite refuses one without waiting.
+    """
+    give_up = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > give_up:
+                raise
+        time.sleep(_RETRY_S)
+
+
+def _has_table(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'votes'").fetchone() is not None
 
 
 def vote_book(root: Path) -> VoteBook:
