@@ -50,7 +50,7 @@ def measure(base: Path, *, steps: int, resolution_px: int, gradient_checkpointin
     from loupe.diffusion.device import DevicePolicy, make_repeatable
     from loupe.diffusion.memory import training_bytes
     from loupe.diffusion.train_log import peak_memory_gb
-    from loupe.diffusion.train_run import build_trainer
+    from loupe.diffusion.trainer_start import build_trainer
     from loupe.diffusion.trial_run import made_up_examples
 
     policy = DevicePolicy("cpu", "float32", "what this benchmark is about")

@@ -23,16 +23,10 @@ from benchmarks.report import keep, spread
 from benchmarks.train_ours import ATTENTION
 from loupe.atomic_io import sha256_file
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, adapter_state, add_adapter, read_adapter, save_adapter
-from loupe.diffusion.base_model import (
-    base_model_info,
-    load_noise_scheduler,
-    load_text_encoder,
-    load_tokenizer,
-    load_unet,
-    load_vae,
-)
+from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.device import choose_device, make_repeatable
 from loupe.diffusion.generation import load_drawing_model, render_samples
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.sampling import SamplingSettings, decode_latents, make_sampler, pictures_at_once

@@ -29,7 +29,7 @@ from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.cost_model import unet_cost
 from loupe.diffusion.device import DevicePolicy, choose_device, make_repeatable
 from loupe.diffusion.memory import training_bytes
-from loupe.diffusion.train_run import build_trainer
+from loupe.diffusion.trainer_start import build_trainer
 from loupe.diffusion.trial_run import made_up_examples
 
 PARTS = ("draw", "train", "variants", "compare")

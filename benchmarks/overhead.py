@@ -15,7 +15,7 @@ from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.batches import make_batch
 from loupe.diffusion.cpu_shares import n_shares, side_by_side
 from loupe.diffusion.device import choose_device, make_repeatable
-from loupe.diffusion.train_run import build_trainer
+from loupe.diffusion.trainer_start import build_trainer
 from loupe.diffusion.training import Trainer
 from loupe.diffusion.trial_run import made_up_examples
 from loupe.diffusion.unet_forward import predict

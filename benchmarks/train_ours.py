@@ -17,14 +17,16 @@ from benchmarks.photos import METADATA
 from loupe.atomic_io import sha256_file
 from loupe.diffusion import latent_files, train_run
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
+from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.device import DevicePolicy, choose_device, device_identity, make_repeatable
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.latents import encode_captions, encode_images, encode_keys, views
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.tensor_files import read_tensors
 from loupe.diffusion.train_log import peak_memory_gb
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore
+from loupe.diffusion.trainer_start import build_trainer
 from loupe.records import BaseModelInfo, CaptionRecord
 from loupe.workstore import WorkStore
 
@@ -47,7 +49,7 @@ def main() -> None:
     adapter = AdapterConfig(options.rank, options.rank, ATTENTION, info.name)
     parts = train_run.run_parts(settings, adapter, examples=examples, base_sha256=info.sha256, policy=policy)
     states = TrainStore(store, parts)
-    trainer = train_run.build_trainer(options.base, info, examples, settings=settings, adapter=adapter, policy=policy)
+    trainer = build_trainer(options.base, info, examples, settings=settings, adapter=adapter, policy=policy)
     started = time.perf_counter()
     rows = list(train_run.run_legs([train_run.Leg(0, options.steps)], trainer, states, interim_interval_s=10.0))
     train_s = time.perf_counter() - started

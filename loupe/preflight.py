@@ -30,8 +30,9 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
 
     Raises PipelineError, naming all that is missing or wrong.
     """
-    from loupe.diffusion.base_model import load_tokenizer, resolve_base_model
+    from loupe.diffusion.base_model import resolve_base_model
     from loupe.diffusion.device import choose_device, device_identity
+    from loupe.diffusion.model_loading import load_tokenizer
     from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
     from loupe.metrics.extractors import Machine, resolve_extractors
 

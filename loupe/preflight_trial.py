@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -94,15 +94,13 @@ def _set_up(
     from loupe.diffusion.train_settings import TrainSettings
 
     info = base_model_info(base, name=params.model.base, revision=params.model.revision)
-    numbers = params.train.model_dump(include={field.name for field in fields(TrainSettings)})
-    betas = (params.train.adam_beta1, params.train.adam_beta2)
     knobs = params.train.model_dump(include=ADAPTER_KNOBS)
     adapter = _noting(problems, lambda: adapter_config(base, info, **knobs))
     _noting(problems, lambda: optimizer_libraries(params.train.optimizer, device=policy.device))
     _noting(problems, lambda: require_trackers(params.train.trackers))
     if problems or adapter is None:
         return None
-    settings = TrainSettings(seed=params.seed, adam_betas=betas, **numbers)
+    settings = TrainSettings.of(params.train.model_dump(), seed=params.seed)
     examples, origin, n_val = _examples(params, paths, base, info, settings)
     return _Setup(
         params=params, base=base, info=info, policy=policy, adapter=adapter, settings=settings,

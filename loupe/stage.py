@@ -1,4 +1,4 @@
-"""The frame every stage runs in: arguments, parameters, paths, work store, and how mistakes are shown.
+"""The frame every stage runs in: arguments, parameters, paths, work store, its lock, and how mistakes are shown.
 
 It knows no stage; each `stages/<name>.py` hands its work in.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from loupe.errors import exit_on_user_error
-from loupe.launch import launch_if_asked, require_launch_as_asked
+from loupe.file_lock import hold
+from loupe.launch import launch_if_asked, launched_processes, require_launch_as_asked
 from loupe.params import Params, load_params
 from loupe.paths import ProjectPaths
 from loupe.workstore import WorkStore
@@ -36,9 +39,23 @@ def run_stage(name: str, description: str | None, work: StageWork, *, may_be_man
         if may_be_many:
             launch_if_asked(f"stages.{name}", sys.argv[1:])
         paths = ProjectPaths(Path.cwd())
-        work(params, paths, WorkStore(paths.work))
+        with _alone(name, paths.root):
+            work(params, paths, WorkStore(paths.work))
 
     exit_on_user_error(whole_stage)
+
+
+def _alone(name: str, folder: Path) -> AbstractContextManager[None]:
+    """Hold the stage's outputs in `folder`: a run that was killed may have left its stage behind, still writing.
+
+    Where several processes do the stage, the main one holds them for all. It does not wait, since the others could not
+    tell that from a lost process.
+    """
+    n_processes = launched_processes()
+    if n_processes > 1 and os.environ.get("RANK") != "0":
+        return nullcontext()
+    busy = f"Another process runs stage {name} in this folder"
+    return hold(folder / ".work" / "locks" / name, busy=busy, waits=n_processes == 1)
 
 
 def report_counts(name: str, *, computed: int, reused: int) -> None:

@@ -6,18 +6,18 @@ decides nothing about what belongs into a fingerprint: a caller who leaves somet
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import atomic_path, sha256_file
+from loupe.file_lock import hold
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -65,18 +65,10 @@ class WorkStore:
         with atomic_path(self.path(kind, key, suffix)) as temporary:
             yield temporary
 
-    @contextmanager
-    def lock(self, kind: str, key: str) -> Iterator[None]:
-        """Hold the entry's lock, waiting as long as another process holds it (and saying so once)."""
-        path = self.path(kind, key, ".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"Another process works on {kind} {key[:12]}; waiting for it to finish.", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def lock(self, kind: str, key: str, *, waits: bool = True) -> AbstractContextManager[None]:
+        """Return the context that holds the entry alone (see `file_lock.hold`)."""
+        busy = f"Another process works on {kind} {key[:12]}"
+        return hold(self.path(kind, key, ".lock"), busy=busy, waits=waits)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -28,6 +28,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion import latent_files
     from loupe.diffusion.base_model import base_model_info, resolve_base_model
     from loupe.diffusion.device import choose_device, device_identity, make_repeatable
+    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
     from loupe.diffusion.latents import ENCODE_DTYPE, encode_keys, views
 
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
@@ -38,13 +39,14 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     policy = choose_device()
     make_repeatable(policy)
-    machine = device_identity(policy)
-    keys = encode_keys(base_sha256=info.sha256, machine=machine, resolution_px=dataset.resolution_px)
+    options = {"machine": device_identity(policy), "resolution_px": dataset.resolution_px}
+    keys = encode_keys(base_sha256=info.sha256, **options)
     rows = latent_files.distinct_captions(splits)
     flipped = {"train"} if params.train.random_flip else set()
     images = [view for split in splits for view in views(splits[split], mirrored_too=split in flipped)]
-    n_new = _encode_images(images, base, policy.device, dataset=paths.dataset, keys=keys, store=store)
-    n_new += _encode_captions(list(rows), base, policy.device, keys=keys, store=store)
+    with told_when_full(policy.device, lambda: FREE_MEMORY):
+        n_new = _encode_images(images, base, policy.device, dataset=paths.dataset, keys=keys, store=store)
+        n_new += _encode_captions(list(rows), base, policy.device, keys=keys, store=store)
 
     folder = empty_folder(paths.latents)
     files = {latent_files.TEXT_FILE: latent_files.write_text(folder, rows, keys=keys, store=store)}
@@ -53,7 +55,6 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         name = latent_files.split_file(split)
         options = {"rows": rows, "keys": keys, "store": store, "mirrored_too": split in flipped}
         files[name] = latent_files.write_split(folder / name, records, **options)
-    n_all = len(images) + len(rows)
     manifest = LatentsManifest(
         base_model=info,
         dtype=ENCODE_DTYPE,
@@ -63,7 +64,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         files=files,
     )
     write_record(folder / "manifest.json", manifest)
-    report_counts("encode", computed=n_new, reused=n_all - n_new)
+    report_counts("encode", computed=n_new, reused=len(images) + len(rows) - n_new)
 
 
 def _read_split(paths: ProjectPaths, dataset: DatasetManifest, split: str) -> list[CaptionRecord]:
@@ -87,8 +88,8 @@ def _encode_images(
 ) -> int:
     import torch
 
-    from loupe.diffusion.base_model import load_vae
     from loupe.diffusion.latents import encode_images, new_images
+    from loupe.diffusion.model_loading import load_vae
 
     new = new_images(wanted, keys=keys, store=store)
     if new:
@@ -102,8 +103,8 @@ def _encode_images(
 def _encode_captions(captions: Sequence[str], base: Path, device: str, *, keys: EncodeKeys, store: WorkStore) -> int:
     import torch
 
-    from loupe.diffusion.base_model import load_text_encoder, load_tokenizer
     from loupe.diffusion.latents import encode_captions, new_captions
+    from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer
 
     new = new_captions(captions, keys=keys, store=store)
     if new:

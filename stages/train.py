@@ -7,8 +7,7 @@ happened. Previews and telemetry below .work are no results. Several processes (
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import fields
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import empty_folder
@@ -20,7 +19,6 @@ from loupe.workstore import WorkStore
 
 if TYPE_CHECKING:
     from loupe.diffusion.processes import Processes
-    from loupe.diffusion.train_settings import TrainSettings
 
 CSV_INTERVAL_S = 2.0
 INTERIM_INTERVAL_S = 10.0
@@ -44,14 +42,17 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     from loupe.diffusion.checkpoint_files import CheckpointOrigin
     from loupe.diffusion.checkpoint_review import KeptCheckpoints, open_review
     from loupe.diffusion.device import choose_device, make_repeatable
+    from loupe.diffusion.device_memory import told_when_full
     from loupe.diffusion.trackers import Trackers, require_trackers
     from loupe.diffusion.train_log import TrainLog, write_train_csv
+    from loupe.diffusion.train_settings import TrainSettings
     from loupe.diffusion.train_store import TrainStore
+    from loupe.diffusion.trainer_start import build_trainer
 
     require_trackers(params.train.trackers)
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
     info = base_model_info(base, name=params.model.base, revision=params.model.revision)
-    settings = _settings(params, processes)
+    settings = TrainSettings.of(params.train.model_dump(), seed=params.seed, processes=processes.count)
     examples = training_examples(paths.latents, base=info, settings=settings)
     policy = choose_device()
     make_repeatable(policy)
@@ -60,43 +61,40 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
     states = TrainStore(store, parts)
     wanted = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
-    name, folder = states.key[:12], paths.work / "trackers"
-    trackers = Trackers(params.train.trackers, folder=folder, run_name=name, settings=parts["train"])
+    trackers = Trackers(
+        params.train.trackers, folder=paths.work / "trackers", run_name=states.key[:12], settings=parts["train"]
+    )
     train_csv = paths.metrics / "train.csv"
-    options = {"settings": settings, "adapter": adapter, "policy": policy, "processes": processes}
-    options |= train_memory.checkpointing_option(params.train.gradient_checkpointing, base, examples, **options)
-    with states.lock() if processes.is_main else nullcontext():
+    options = {"settings": settings, "adapter": adapter, "policy": policy}
+    memory = train_memory.plan_memory(base, examples, choice=params.train.gradient_checkpointing, **options)
+    options |= {"gradient_checkpointing": memory.gradient_checkpointing, "processes": processes}
+    with ExitStack() as stack:
+        stack.enter_context(told_when_full(policy.device, memory.why_full))
+        if processes.is_main:
+            stack.enter_context(states.lock(waits=processes.count == 1))
         plan = train_run.plan_for_all(wanted, states, processes)
         if not processes.is_main:
             train_run.take_part(plan, states, base, info, examples, **options)
             return
-        print(train_run.device_note(settings, policy), train_run.starting_point(plan, states), sep="\n", flush=True)
+        stack.callback(trackers.finish)
+        for note in (train_run.device_note(settings, policy), *memory.notes, train_run.starting_point(plan, states)):
+            print(note, flush=True)
         review = open_review(base, info, policy=policy, trackers=trackers, **_review_options(params, paths, store))
         kept = KeptCheckpoints(empty_folder(paths.checkpoints), states, origin, base_folder=base, review=review)
         kept.keep(step for step in wanted if step not in plan.missing)
         if plan.legs:
-            trainer = train_run.build_trainer(base, info, examples, **options)
+            trainer = build_trainer(base, info, examples, **options)
             log = TrainLog(
                 train_csv=train_csv, telemetry_csv=paths.train_telemetry, device=policy.device, trackers=trackers,
                 images_per_step=settings.effective_batch_size, interval_s=CSV_INTERVAL_S,
             )  # fmt: skip
             rows = train_run.run_legs(plan.legs, trainer, states, interim_interval_s=INTERIM_INTERVAL_S)
-            rows = log.follow(rows, lambda: trainer.rows)
-            for row in track(rows, total=plan.n_steps, what="train", unit="step", note=log.note):
-                if row.step in plan.missing:
-                    kept.keep([row.step])
+            rows = kept.follow(log.follow(rows, lambda: trainer.rows), steps=plan.missing)
+            for _ in track(rows, total=plan.n_steps, what="train", unit="step", note=log.note):
+                pass
         write_train_csv(train_csv, states.load(wanted[-1]).rows)
         kept.write_manifest()
-    trackers.finish()
     report_counts("train", computed=plan.n_steps, reused=wanted[-1] - plan.n_steps)
-
-
-def _settings(params: Params, processes: Processes) -> TrainSettings:
-    from loupe.diffusion.train_settings import TrainSettings
-
-    numbers = params.train.model_dump(include={field.name for field in fields(TrainSettings)})
-    betas = (params.train.adam_beta1, params.train.adam_beta2)
-    return TrainSettings(seed=params.seed, adam_betas=betas, processes=processes.count, **numbers)
 
 
 def _review_options(params: Params, paths: ProjectPaths, store: WorkStore) -> dict[str, Any]:

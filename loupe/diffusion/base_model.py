@@ -1,25 +1,20 @@
-"""Resolving, checking and loading a base model: any Stable-Diffusion-shaped diffusers folder, safetensors only.
+"""Resolving and checking a base model: any Stable-Diffusion-shaped diffusers folder, safetensors only.
 
 This is one of the two places where a name becomes a path; from there on our small model and Stable Diffusion 1.5 go
-through the same lines. It builds no pipeline and changes no weights.
+through the same lines. It loads no weights; model_loading.py does.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loupe.atomic_io import sha256_file
 from loupe.diffusion.hub import HUB_ID, hub_folder
 from loupe.errors import PipelineError, problems_message
 from loupe.records import BaseModelInfo
 from loupe.workstore import fingerprint
-
-if TYPE_CHECKING:
-    import torch
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 DEMO = "demo"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
@@ -76,7 +71,7 @@ def missing_parts(folder: Path) -> list[str]:
 def _weight_problems(folder: Path, part: str) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
-    file = _weight_file(folder, part)
+    file = weight_file(folder, part)
     if file is None:
         pickles = sorted(p.name for p in (folder / part).glob("*") if p.suffix in _PICKLES)
         if pickles:
@@ -92,7 +87,8 @@ def _weight_problems(folder: Path, part: str) -> list[str]:
         return [f"{part}/{file.name} is damaged or cut short ({error}); download or copy it again"]
 
 
-def _weight_file(folder: Path, part: str) -> Path | None:
+def weight_file(folder: Path, part: str) -> Path | None:
+    """Return the safetensors file of a part of the base model, or None."""
     for variant in _VARIANTS:
         file = folder / part / f"{_WEIGHTS[part]}{f'.{variant}' if variant else ''}.safetensors"
         if file.is_file():
@@ -143,7 +139,7 @@ def base_model_info(folder: Path, *, name: str, revision: str | None) -> BaseMod
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     texts = [*folder.glob("*/*.json"), *folder.glob("tokenizer/*.txt")]
     files = {file for file in texts if file.parent.name in (*_CONFIGS, "tokenizer")}
-    files |= {file for part in _WEIGHTS if (file := _weight_file(folder, part))}
+    files |= {file for part in _WEIGHTS if (file := weight_file(folder, part))}
     hashes = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(files)}
     return BaseModelInfo(
         name=name,
@@ -164,50 +160,3 @@ def pixels_per_latent(folder: Path) -> int:
 def context_length(folder: Path) -> int:
     """Return how many tokens the base model's text encoder reads; 77 where its configuration leaves CLIP's default."""
     return _config(folder, "text_encoder").get("max_position_embeddings", 77)
-
-
-def load_unet(folder: Path, *, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
-    """Load the UNet: evaluation mode, frozen, in `dtype` whatever the stored one."""
-    from diffusers import UNet2DConditionModel
-
-    return _frozen(UNet2DConditionModel, folder, "unet", device=device, torch_dtype=dtype)
-
-
-def load_vae(folder: Path, *, device: str, dtype: torch.dtype) -> AutoencoderKL:
-    """Load the variational autoencoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
-    from diffusers import AutoencoderKL
-
-    return _frozen(AutoencoderKL, folder, "vae", device=device, torch_dtype=dtype)
-
-
-def load_text_encoder(folder: Path, *, device: str, dtype: torch.dtype) -> CLIPTextModel:
-    """Load the CLIP text encoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
-    from transformers import CLIPTextModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    return _frozen(CLIPTextModel, folder, "text_encoder", device=device, dtype=dtype)
-
-
-def _frozen(kind: Any, folder: Path, part: str, *, device: str, **dtype: torch.dtype) -> Any:
-    file = _weight_file(folder, part)
-    variant = "fp16" if file is not None and file.name.endswith(".fp16.safetensors") else None
-    model = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, variant=variant, **dtype)
-    return model.to(device).eval().requires_grad_(False)
-
-
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Load the CLIP tokenizer."""
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-
-
-def load_noise_scheduler(folder: Path) -> DDPMScheduler:
-    """Load the noise schedule and prediction type that the base model was trained with, whatever its default sampler.
-
-    A sampler is built from its `.config`.
-    """
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)

@@ -5,15 +5,15 @@ It changes no weight and picks no checkpoint; that is for the stages after train
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from loupe.atomic_io import read_record, write_record
-from loupe.diffusion.base_model import load_noise_scheduler
 from loupe.diffusion.checkpoint_files import CheckpointOrigin, write_checkpoint
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import read_examples
+from loupe.diffusion.model_loading import load_noise_scheduler
 from loupe.diffusion.previews import Previews, plan_previews
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.sampling import SamplingSettings
@@ -21,7 +21,7 @@ from loupe.diffusion.trackers import Trackers
 from loupe.diffusion.train_store import TrainStore
 from loupe.diffusion.validation import make_validation_set
 from loupe.diffusion.validation_files import Validation
-from loupe.records import BaseModelInfo, CheckpointInfo, CheckpointsManifest, LatentsManifest
+from loupe.records import BaseModelInfo, CheckpointInfo, CheckpointsManifest, LatentsManifest, TrainRow
 from loupe.workstore import WorkStore
 
 
@@ -116,6 +116,13 @@ class KeptCheckpoints:
         self._files = self.review.look_at(
             AdapterSource(self.base_folder, self.origin.base_model, self.folder, self._manifest())
         )
+
+    def follow(self, rows: Iterable[TrainRow], *, steps: Collection[int]) -> Iterator[TrainRow]:
+        """Yield training's rows; before that of one of `steps`, whose state must be stored by then, keep it."""
+        for row in rows:
+            if row.step in steps:
+                self.keep([row.step])
+            yield row
 
     def write_manifest(self) -> None:
         """Write the manifest, last: from then on the stage counts as done."""

@@ -49,6 +49,8 @@ class UNetCost:
     checkpointed_bytes: int
     """The same with gradient checkpointing: the inputs of the blocks, and one block's inside."""
     largest_tensor_bytes: int
+    row_bytes: int
+    """The most that is alive at once beside the weights in a forward pass without gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def unet_cost(
     trainable = sum(p.numel() for p in unet.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in unet.parameters() if not p.requires_grad)
     trace = _trace_unet(unet, latent_side, text_tokens, policy=policy, with_gradients=True)
+    row = _trace_unet(unet, latent_side, text_tokens, policy=policy, with_gradients=False)
     inside = [block.kept_bytes - block.output_bytes for block in trace.blocks]
     return UNetCost(
         n_base_parameters=frozen,
@@ -88,6 +91,7 @@ def unet_cost(
         kept_bytes=trace.kept_bytes,
         checkpointed_bytes=trace.kept_bytes - sum(inside) + max(inside, default=0),
         largest_tensor_bytes=trace.largest_bytes,
+        row_bytes=row.peak_bytes,
     )
 
 

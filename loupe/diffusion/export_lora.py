@@ -23,13 +23,7 @@ import torch
 
 from loupe.atomic_io import sha256_file, write_bytes
 from loupe.diffusion.adapter import MAGNITUDE, AdapterConfig, AdapterState, read_adapter
-from loupe.diffusion.base_model import (
-    load_noise_scheduler,
-    load_text_encoder,
-    load_tokenizer,
-    load_unet,
-    load_vae,
-)
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.sampling import make_sampler
 from loupe.diffusion.tensor_files import tensor_bytes
 from loupe.records import BaseModelInfo, ExportedFile

@@ -16,9 +16,10 @@ import torch
 
 from loupe.atomic_io import write_record
 from loupe.diffusion.adapter import load_adapter, set_adapter_enabled
-from loupe.diffusion.base_model import load_noise_scheduler, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import DevicePolicy, choose_device, make_repeatable
-from loupe.diffusion.picture_rows import DeviceFull, is_out_of_memory, measure_room, release_memory, takes_fewer
+from loupe.diffusion.device_memory import DeviceFull, is_out_of_memory, release_memory
+from loupe.diffusion.model_loading import load_noise_scheduler, load_tokenizer, load_unet, load_vae
+from loupe.diffusion.picture_rows import measure_room, takes_fewer
 from loupe.diffusion.picture_store import PictureOutcome, keep, reuse, stored_outcome
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.prompts import check_prompt_lengths
@@ -158,7 +159,7 @@ def _draw_all(
             room = measure_room(work.source.base_folder, settings=work.settings, policy=work.policy)
             raise DeviceFull(room.why_none())
         work.say(f"{n_rows} pictures at a time filled the device's memory; {n_rows // 2} from now on.")
-        release_memory(work.policy)
+        release_memory(work.policy.device)
         n_rows //= 2
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import atomic_path, read_record, sha256_file
-from loupe.diffusion.base_model import context_length, load_tokenizer
+from loupe.diffusion.base_model import context_length
 from loupe.diffusion.latents import EMBEDDING_KIND, POSTERIOR_KIND, EncodeKeys, read_stored, views
+from loupe.diffusion.model_loading import load_tokenizer
 from loupe.diffusion.tensor_files import read_tensors
 from loupe.diffusion.text import token_ids
 from loupe.errors import PipelineError

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.diffusion.cpu_shares import each_by_itself, n_at_once
+from loupe.diffusion.device_memory import FREE_MEMORY, Portions
+from loupe.diffusion.tensor_files import hashed_bytes, read_hashed
 from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all
 from loupe.errors import PipelineError
 from loupe.records import CaptionRecord
@@ -33,6 +35,7 @@ POSTERIOR_KIND = "posteriors"
 EMBEDDING_KIND = "text_embeddings"
 ENCODE_DTYPE = "float32"
 STORED_SUFFIX = ".safetensors"
+_DECIDING_CODE = ("cpu_shares.py", "device.py", "latents.py", "model_loading.py", "text.py")
 _TRANSFORM = "RGB uint8 / 127.5 - 1"
 _MIRRORED = f"{_TRANSFORM}, left to right"
 _MAX_NAMED = 10
@@ -98,20 +101,34 @@ def encode_keys(*, base_sha256: str, machine: str, resolution_px: int) -> Encode
         base_sha256=base_sha256,
         machine=machine,
         resolution_px=resolution_px,
-        versions=library_versions("torch", "diffusers", "transformers", "pillow"),
-        source=source_fingerprint(here, here.with_name("cpu_shares.py"), here.with_name("text.py")),
+        versions=library_versions("torch", "diffusers", "transformers", "tokenizers", "pillow"),
+        source=source_fingerprint(*(here.with_name(name) for name in _DECIDING_CODE)),
     )
 
 
 def new_images(wanted: Iterable[PhotoView], *, keys: EncodeKeys, store: WorkStore) -> list[PhotoView]:
-    """Return the views whose posterior is not stored yet; of several of the same picture, one."""
+    """Return the views whose posterior is not stored whole yet; of several of the same picture, one."""
     one_each = {keys.posterior(view): view for view in wanted}
-    return [view for key, view in one_each.items() if store.get(POSTERIOR_KIND, key, STORED_SUFFIX) is None]
+    return [view for key, view in one_each.items() if not _is_stored(store, POSTERIOR_KIND, key)]
 
 
 def new_captions(captions: Iterable[str], *, keys: EncodeKeys, store: WorkStore) -> list[str]:
-    """Return the captions whose vectors are not stored yet."""
-    return [c for c in captions if store.get(EMBEDDING_KIND, keys.embedding(c), STORED_SUFFIX) is None]
+    """Return the captions whose vectors are not stored whole yet."""
+    return [caption for caption in captions if not _is_stored(store, EMBEDDING_KIND, keys.embedding(caption))]
+
+
+def _is_stored(store: WorkStore, kind: str, key: str) -> bool:
+    """Say whether an entry is there and sound; a damaged one is removed, which is said."""
+    path = store.get(kind, key, STORED_SUFFIX)
+    if path is None:
+        return False
+    try:
+        read_hashed(path)
+    except ValueError as error:
+        print(f"encode: a stored entry of {kind} is damaged ({error}); it is computed anew.", flush=True)
+        path.unlink()
+        return False
+    return True
 
 
 def encode_images(
@@ -120,8 +137,9 @@ def encode_images(
     """Store the posterior of each view and yield its id; `dataset` is the folder that records' files are relative to.
 
     On the CPU every image by itself, so the bits do not depend on neighbours, small ones several at the same time; on a
-    GPU a few together, while the next are read and the last are written. Memory stays flat. Raises PipelineError, after
-    the last image, naming every one whose posterior is not finite; none of those is stored.
+    GPU a few together, fewer where its memory is full, while the next are read and the last are written. Memory stays
+    flat. Raises DeviceFull where it does not hold one, and PipelineError, after the last image, naming every one whose
+    posterior is not finite; none of those is stored.
     """
     encode = _encode_together if vae.device.type == "cuda" else _encode_each
     broken: dict[str, None] = {}
@@ -157,6 +175,7 @@ def _encode_together(
     import torch
 
     writes: deque[tuple[PhotoView, Future[bool]]] = deque()
+    portions = Portions(IMAGES_AT_ONCE_GPU, vae.device.type, f"Lower data.resolution. {FREE_MEMORY}")
     with ThreadPoolExecutor(IMAGES_AT_ONCE_GPU, thread_name_prefix="read-and-write") as pool:
         read = partial(_read, dataset=dataset, side_px=keys.resolution_px)
         groups = [wanted[start : start + IMAGES_AT_ONCE_GPU] for start in range(0, len(wanted), IMAGES_AT_ONCE_GPU)]
@@ -164,7 +183,8 @@ def _encode_together(
         for number, group in enumerate(groups, start=1):
             pixels = torch.stack([reading.result() for reading in ahead])
             ahead = [pool.submit(read, view) for view in chain.from_iterable(groups[number : number + 1])]
-            for view, posterior in zip(group, encode_pixels(vae, pixels), strict=True):
+            posteriors = portions.results(len(group), lambda a, b, pixels=pixels: encode_pixels(vae, pixels[a:b]))
+            for view, posterior in zip(group, posteriors, strict=True):
                 writes.append((view, pool.submit(_put_finite, store, keys.posterior(view), posterior)))
             while len(writes) > IMAGES_AT_ONCE_GPU:
                 view, written = writes.popleft()
@@ -236,23 +256,17 @@ def read_pixels(path: Path, *, sha256: str, side_px: int) -> torch.Tensor:
 
 
 def read_stored(store: WorkStore, kind: str, key: str) -> dict[str, torch.Tensor]:
-    """Return a stored result; one that was damaged by hand is removed and named (PipelineError)."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """Return a stored result; one that was damaged since it was looked for is named (PipelineError)."""
     path = store.path(kind, key, STORED_SUFFIX)
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        path.unlink()
-        raise PipelineError(f"{path} was damaged ({error}) and has been removed. Run it again.") from None
+        return read_hashed(path)[0]
+    except ValueError as error:
+        raise PipelineError(f"{path} is damaged ({error}). Run it again: it is computed anew.") from None
 
 
 def _put(store: WorkStore, kind: str, key: str, tensors: dict[str, torch.Tensor]) -> None:
-    from safetensors.torch import save_file
-
     with store.put(kind, key, STORED_SUFFIX) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(hashed_bytes(tensors))
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -2,16 +2,19 @@
 
 Sums over the counts of cost_model.py, nothing else. What is stated: weights in the policy's dtype; four float32 numbers
 per adapter parameter (weight, gradient, two moments) and one more for a moving average; what the forward pass keeps,
-per image; two of the largest tensors for the backward pass; a fixed allowance for the process. Measured against it:
-benchmarks/README.md.
+per image; two of the largest tensors for the backward pass; a fixed allowance for the process; and, when a checkpoint
+is validated beside the trainer, the base model's weights once more with the rows that go through it together. Measured
+against it: benchmarks/README.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from loupe.diffusion.container_memory import container_free_bytes
 from loupe.diffusion.cost_model import DrawingCost, UNetCost
 from loupe.diffusion.device import DevicePolicy
 
@@ -33,6 +36,10 @@ class TrainingSetting:
     batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    has_average: bool = False
+    """Whether a moving average of the adapter is kept; train.ema_decay."""
+    validation_rows: int = 1
+    """Images that go through the UNet together, at the least, when a checkpoint is validated."""
 
     def named(self) -> str:
         """Return the setting as lines of params.yaml say it."""
@@ -55,7 +62,9 @@ def available_bytes(policy: DevicePolicy) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     import psutil
 
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    of_container = container_free_bytes()
+    return available if of_container is None else min(available, of_container)
 
 
 def training_bytes(
@@ -72,10 +81,30 @@ def training_bytes(
     return cost.weight_bytes + state + batch_size * (kept + 2 * cost.largest_tensor_bytes) + PROCESS_BYTES[device]
 
 
-def needs_gradient_checkpointing(cost: UNetCost, *, batch_size: int, policy: DevicePolicy, free_bytes: int) -> bool:
-    """Return whether training fits into `free_bytes` (see available_bytes) with gradient checkpointing only."""
-    plain = training_bytes(cost, batch_size=batch_size, gradient_checkpointing=False, device=policy.device)
-    return plain > free_bytes
+def run_bytes(cost: UNetCost, setting: TrainingSetting, *, device: str, cost_px: int | None = None) -> int:
+    """Return the peak memory of a training run: of its steps, or of validating a checkpoint beside the trainer.
+
+    `cost_px` is the resolution that `cost` was counted at, where it is not the setting's; activations grow with the
+    number of pixels (attention in fused form included). On a GPU the recorded step keeps its activations
+    (cuda_graph.py).
+    """
+    share = (setting.resolution_px / (cost_px or setting.resolution_px)) ** 2
+    options = {"gradient_checkpointing": setting.gradient_checkpointing, "device": device}
+    options["has_average"] = setting.has_average
+    fixed = training_bytes(cost, batch_size=0, **options)
+    activations = share * (training_bytes(cost, batch_size=setting.batch_size, **options) - fixed)
+    rows = share * setting.validation_rows * cost.row_bytes
+    validation = cost.weight_bytes - FLOAT32 * cost.n_adapter_parameters + rows
+    recorded = activations if device == "cuda" else 0
+    return math.ceil(fixed + max(activations, recorded + validation))
+
+
+def needs_gradient_checkpointing(cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int) -> bool:
+    """Return whether a run as asked does not fit into `free_bytes` (see available_bytes) but takes less with it."""
+    plain, checkpointed = (
+        run_bytes(cost, replace(asked, gradient_checkpointing=choice), device=device) for choice in (False, True)
+    )
+    return checkpointed < plain and plain > free_bytes
 
 
 def drawing_bytes(cost: DrawingCost, *, n_pictures: int, guided: bool, device: str) -> int:
@@ -109,17 +138,19 @@ def setting_that_fits(
     """Return the nearest setting to `asked` that fits, or None.
 
     First gradient checkpointing, which changes no result; then smaller batches with more accumulation, which keep the
-    effective batch size; then a lower resolution. `cost` is at the resolution that was asked for; activations grow with
-    the number of pixels (attention in fused form included).
+    effective batch size; then a lower resolution. `cost` is at the resolution that was asked for.
     """
-    for setting in _nearer_to_farther(asked):
-        share = (setting.resolution_px / asked.resolution_px) ** 2
-        activations = share * setting.batch_size
-        fixed = training_bytes(cost, batch_size=0, gradient_checkpointing=True, device=device)
-        one = training_bytes(cost, batch_size=1, gradient_checkpointing=setting.gradient_checkpointing, device=device)
-        if fixed + activations * (one - fixed) <= free_bytes:
-            return setting
-    return None
+    needed = {s: run_bytes(cost, s, device=device, cost_px=asked.resolution_px) for s in _nearer_to_farther(asked)}
+    return next((setting for setting, n_bytes in needed.items() if n_bytes <= free_bytes), None)
+
+
+def why_full(cost: UNetCost, tried: TrainingSetting, *, device: str, free_bytes: int) -> str:
+    """Return what to do where training was estimated to fit and did not: the nearest setting that takes less."""
+    needed = run_bytes(cost, tried, device=device)
+    fitting = setting_that_fits(cost, tried, device=device, free_bytes=min(needed - 1, free_bytes))
+    estimate = f"This training was estimated to take {needed / GB:.1f} of the {free_bytes / GB:.1f} GB that were free."
+    advice = f"The nearest setting that takes less: {fitting.named()}." if fitting else "No setting would take less."
+    return f"{estimate} {advice}"
 
 
 def drawing_problem(
@@ -145,14 +176,17 @@ def drawing_problem(
 
 def memory_problem(cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int) -> str | None:
     """Return why training as asked does not fit, with the setting that would; None when it fits."""
-    needed = training_bytes(
-        cost, batch_size=asked.batch_size, gradient_checkpointing=asked.gradient_checkpointing, device=device
-    )
+    needed = run_bytes(cost, asked, device=device)
     if needed <= free_bytes:
         return None
+    steps = training_bytes(
+        cost, batch_size=asked.batch_size, gradient_checkpointing=asked.gradient_checkpointing, device=device,
+        has_average=asked.has_average,
+    )  # fmt: skip
+    what = "training" if steps >= needed else "training, with the validation of a checkpoint beside it,"
     fitting = setting_that_fits(cost, asked, device=device, free_bytes=free_bytes)
     advice = f"This would fit: {fitting.named()}." if fitting else "No setting would fit on this device."
-    return f"training needs about {needed / GB:.1f} GB on {device}, and {free_bytes / GB:.1f} GB are free. {advice}"
+    return f"{what} needs about {needed / GB:.1f} GB on {device}, and {free_bytes / GB:.1f} GB are free. {advice}"
 
 
 def _nearer_to_farther(asked: TrainingSetting) -> Iterator[TrainingSetting]:
@@ -160,7 +194,8 @@ def _nearer_to_farther(asked: TrainingSetting) -> Iterator[TrainingSetting]:
     divisors = [n for n in range(asked.batch_size, 0, -1) if asked.batch_size % n == 0]
     for side in range(asked.resolution_px, 0, -_SIDE_STEP):
         for batch_size in divisors:
-            yield TrainingSetting(
+            yield replace(
+                asked,
                 resolution_px=side,
                 batch_size=batch_size,
                 gradient_accumulation_steps=asked.gradient_accumulation_steps * (asked.batch_size // batch_size),

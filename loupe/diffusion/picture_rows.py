@@ -6,24 +6,19 @@ a part, is soon the same again.
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.diffusion.base_model import context_length, pixels_per_latent
+from loupe.diffusion.device_memory import FREE_MEMORY, release_memory
 from loupe.diffusion.memory import GB, available_bytes, drawing_bytes, drawing_problem, pictures_that_fit
-from loupe.errors import PipelineError
 
 if TYPE_CHECKING:
     from loupe.diffusion.cost_model import DrawingCost
     from loupe.diffusion.device import DevicePolicy
     from loupe.diffusion.sampling import SamplingSettings
-
-
-class DeviceFull(PipelineError):
-    """The device's memory does not hold even one picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +50,7 @@ class Room:
             free_bytes=self.free_bytes,
         )  # fmt: skip
         expected = f"although drawing one was estimated to fit into the {self.free_bytes / GB:.1f} GB that are free."
-        return (
-            f"The memory of {self.device} did not hold one picture: {problem or expected} Free memory on the device, "
-            f"or draw on the processor: LOUPE_DEVICE=cpu"
-        )
+        return f"The memory of {self.device} did not hold one picture: {problem or expected} {FREE_MEMORY}"
 
 
 def takes_fewer(policy: DevicePolicy) -> bool:
@@ -70,7 +62,7 @@ def measure_room(base: Path, *, settings: SamplingSettings, policy: DevicePolicy
     """Return the room for drawing with the base model in `base`; counting takes seconds, and no weights."""
     side_px = max(settings.width_px, settings.height_px)
     cost = _cost(base, side_px // pixels_per_latent(base), context_length(base), policy)
-    release_memory(policy)
+    release_memory(policy.device)
     return Room(cost, side_px, settings.guidance_scale > 1, policy.device, available_bytes(policy))
 
 
@@ -79,22 +71,3 @@ def _cost(base: Path, latent_side: int, text_tokens: int, policy: DevicePolicy) 
     from loupe.diffusion.cost_model import drawing_cost
 
     return drawing_cost(base, latent_side=latent_side, text_tokens=text_tokens, policy=policy)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether a device's memory was full: CUDA has an exception for it, its libraries and MPS only a message."""
-    import torch
-
-    first_line = (str(error).splitlines() or [""])[0]
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in first_line or "ALLOC_FAILED" in first_line
-
-
-def release_memory(policy: DevicePolicy) -> None:
-    """Give back to the device what nothing holds any more, recordings included, and what torch keeps for later."""
-    import torch
-
-    gc.collect()
-    if policy.device == "cuda" and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif policy.device == "mps" and torch.backends.mps.is_available():
-        torch.mps.empty_cache()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from loupe.atomic_io import empty_folder
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.device_memory import DeviceFull
 from loupe.diffusion.generation import render_samples
-from loupe.diffusion.picture_rows import DeviceFull
 from loupe.diffusion.prompts import fixed_prompts
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.sampling import SamplingSettings, pictures_at_once

@@ -20,8 +20,8 @@ from loupe.records import BASE_STEP, BaseModelInfo, CheckpointInfo, CheckpointsM
 from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 _DECIDING_MODULES = (
-    "adapter.py", "base_model.py", "cpu_shares.py", "cuda_graph.py", "device.py", "dora.py", "fused_lora.py",
-    "generation.py", "picture_store.py", "sampling.py", "tensor_files.py", "text.py", "text_vectors.py",
+    "adapter.py", "cpu_shares.py", "cuda_graph.py", "device.py", "dora.py", "fused_lora.py", "generation.py",
+    "model_loading.py", "picture_store.py", "sampling.py", "tensor_files.py", "text.py", "text_vectors.py",
     "unet_forward.py", "validity.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")

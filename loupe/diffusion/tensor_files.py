@@ -6,6 +6,7 @@ hashes; here the header is written with sorted keys. It knows no meaning of any 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _LENGTH_BYTES = 8
+_HASH_ENTRY = "sha256"
 
 
 def tensor_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str]) -> bytes:
@@ -42,3 +44,33 @@ def read_tensors(path: Path, *, made_by: str) -> dict[str, torch.Tensor]:
         raise PipelineError(f"{path} is not there. Run: dvc repro {made_by}") from None
     except SafetensorError as error:
         raise PipelineError(f"{path} is damaged ({error}). Make it anew: dvc repro --force {made_by}") from None
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash of named CPU tensors, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def hashed_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a safetensors file that holds the hash of its own tensors, for `read_hashed`."""
+    return tensor_bytes(tensors, metadata={**(metadata or {}), _HASH_ENTRY: tensors_sha256(tensors)})
+
+
+def read_hashed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return tensors and metadata of a file of `hashed_bytes`; anything but the whole of one raises ValueError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    if tensors_sha256(tensors) != metadata.get(_HASH_ENTRY):
+        raise ValueError("its contents have changed")
+    return tensors, metadata

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from loupe.diffusion.adapter import load_adapter, set_adapter_enabled
-from loupe.diffusion.base_model import load_text_encoder, load_tokenizer
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.sampling import embed_texts
 from loupe.diffusion.text import embed_tokens

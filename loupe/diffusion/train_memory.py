@@ -1,12 +1,13 @@
 """Before training: whether activations are recomputed in the backward pass, and what to say about memory.
 
 It counts with cost_model.py on the base model and latents that are there, and asks the device what is free. It refuses
-nothing: an estimate can be wrong, and `loupe check` is where go or no-go is said.
+nothing: an estimate can be wrong, and `loupe check` is where go or no-go is said. Where one was wrong, it says what
+takes less.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loupe.diffusion.adapter import AdapterConfig
@@ -19,10 +20,11 @@ from loupe.diffusion.memory import (
     available_bytes,
     memory_problem,
     needs_gradient_checkpointing,
+    why_full,
 )
-from loupe.diffusion.processes import Processes
 from loupe.diffusion.text_encoder_cost import with_text_encoder
 from loupe.diffusion.train_settings import TrainSettings
+from loupe.diffusion.validation import ROWS_AT_ONCE
 
 VAE_DOWNSAMPLING = 8
 
@@ -37,23 +39,11 @@ class MemoryPlan:
     cost: UNetCost
     setting: TrainingSetting
     free_bytes: int
+    device: str
 
-
-def checkpointing_option(
-    choice: Checkpointing,
-    base: Path,
-    examples: Examples,
-    *,
-    settings: TrainSettings,
-    adapter: AdapterConfig,
-    policy: DevicePolicy,
-    processes: Processes,
-) -> dict[str, bool]:
-    """Return the option of build_trainer; the main process says what was decided, and warns when memory will not do."""
-    plan = plan_memory(base, examples, settings=settings, adapter=adapter, policy=policy, choice=choice)
-    if processes.is_main and plan.notes:
-        print(*plan.notes, sep="\n", flush=True)
-    return {"gradient_checkpointing": plan.gradient_checkpointing}
+    def why_full(self) -> str:
+        """Return what to do where memory was full all the same."""
+        return why_full(self.cost, self.setting, device=self.device, free_bytes=self.free_bytes)
 
 
 def plan_memory(
@@ -72,20 +62,22 @@ def plan_memory(
     if settings.train_text_encoder:
         cost = with_text_encoder(cost, base, adapter=adapter, text_tokens=tokens)
     free = available_bytes(policy)
-    wanted = choice == "always" or (
-        choice == "auto"
-        and needs_gradient_checkpointing(cost, batch_size=settings.batch_size, policy=policy, free_bytes=free)
-    )
-    setting = TrainingSetting(
+    plain = TrainingSetting(
         resolution_px=side * VAE_DOWNSAMPLING,
         batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        gradient_checkpointing=wanted,
+        gradient_checkpointing=False,
+        has_average=settings.ema_decay is not None,
+        validation_rows=ROWS_AT_ONCE if policy.device == "cpu" else 1,
     )
+    wanted = choice == "always" or (
+        choice == "auto" and needs_gradient_checkpointing(cost, plain, device=policy.device, free_bytes=free)
+    )
+    setting = replace(plain, gradient_checkpointing=wanted)
     problem = memory_problem(cost, setting, device=policy.device, free_bytes=free)
     notes = []
     if wanted and choice == "auto":
         notes.append("train: gradient checkpointing is on, because training would not fit into memory without it")
     if problem:
         notes.append(f"train: WARNING: {problem}")
-    return MemoryPlan(wanted, tuple(notes), cost, setting, free)
+    return MemoryPlan(wanted, tuple(notes), cost, setting, free, policy.device)

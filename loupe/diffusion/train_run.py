@@ -13,18 +13,17 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from loupe.diffusion.adapter import AdapterConfig, add_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_unet
-from loupe.diffusion.batches import NoiseSchedule, require_finite
+from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.latent_files import Examples
-from loupe.diffusion.noise import seeded_generator
-from loupe.diffusion.optimizers import learning_rate_note, optimizer_libraries
-from loupe.diffusion.processes import ALONE, Processes
+from loupe.diffusion.optimizers import optimizer_libraries
+from loupe.diffusion.processes import Processes
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
-from loupe.diffusion.text_adapter import TEXT_LAYERS, add_text_adapter
+from loupe.diffusion.tensor_files import tensors_sha256
+from loupe.diffusion.text_adapter import TEXT_LAYERS
 from loupe.diffusion.train_settings import TrainSettings
-from loupe.diffusion.train_store import TrainStore, tensors_sha256
+from loupe.diffusion.train_store import TrainStore
+from loupe.diffusion.trainer_start import build_trainer
 from loupe.diffusion.training import Trainer, TrainingState
 from loupe.errors import PipelineError
 from loupe.records import BaseModelInfo, TrainRow
@@ -36,15 +35,18 @@ _DECIDING_CODE = (
     "batches.py",
     "cpu_shares.py",
     "cuda_graph.py",
+    "device.py",
     "dora.py",
     "ema.py",
     "forward_pass.py",
     "fused_lora.py",
     "latent_files.py",
+    "model_loading.py",
     "noise.py",
     "optimizers.py",
     "text_adapter.py",
     "train_settings.py",
+    "trainer_start.py",
     "training.py",
     "unet_forward.py",
 )
@@ -91,12 +93,17 @@ def plan_run(wanted: Sequence[int], stored: Collection[int]) -> RunPlan:
 def plan_for_all(wanted: Sequence[int], store: TrainStore, processes: Processes) -> RunPlan:
     """Return `plan_run` of what the store holds, as the main process finds it; call it there with the store locked.
 
+    A state that is stored and wanted stays from then on.
+
     Raises PipelineError when the processes would not train the same.
     """
     import torch
 
     processes.require_same("What decides the weights", store.key)
-    plan = plan_run(wanted, store.usable_steps()) if processes.is_main else RunPlan((), None)
+    plan = RunPlan((), None)
+    if processes.is_main:
+        plan = plan_run(wanted, store.usable_steps())
+        store.keep(wanted)
     legs = torch.full((len(wanted), 2), -1)
     for row, leg in enumerate(plan.legs):
         legs[row] = torch.tensor([leg.start, leg.stop])
@@ -228,51 +235,3 @@ def run_parts(
         "versions": library_versions(*libraries),
         "code": source_fingerprint(*(here.with_name(name) for name in _DECIDING_CODE)),
     }
-
-
-def build_trainer(
-    base: Path,
-    info: BaseModelInfo,
-    examples: Examples,
-    *,
-    settings: TrainSettings,
-    adapter: AdapterConfig,
-    policy: DevicePolicy,
-    gradient_checkpointing: bool = False,
-    processes: Processes = ALONE,
-) -> Trainer:
-    """Load the UNet, give it a fresh adapter drawn from the seed, and return a trainer at step 0.
-
-    Nothing else of the base model is loaded, but for the text encoder where that is trained too.
-
-    Raises PipelineError when an example is not finite.
-    """
-    import torch
-
-    require_finite(examples)
-    note = learning_rate_note(settings.optimizer, settings.learning_rate)
-    if note and processes.is_main:
-        print(f"train: {note}", flush=True)
-    unet = load_unet(base, device=policy.device, dtype=policy.dtype)
-    add_adapter(
-        unet,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        target_modules=adapter.target_modules,
-        generator=seeded_generator(settings.seed, "adapter"),
-        use_dora=adapter.use_dora,
-        use_rslora=adapter.use_rslora,
-        dropout=settings.lora_dropout,
-    )
-    text_encoder = None
-    if settings.train_text_encoder:
-        text_encoder = load_text_encoder(base, device=policy.device, dtype=torch.float32)
-        generator = seeded_generator(settings.seed, "text encoder adapter")
-        add_text_adapter(text_encoder, adapter, generator=generator, dropout=settings.lora_dropout)
-    if gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    schedule = NoiseSchedule(load_noise_scheduler(base).alphas_cumprod, info.prediction_type, info.scaling_factor)
-    return Trainer(
-        unet, examples, schedule=schedule, settings=settings, policy=policy, processes=processes,
-        text_encoder=text_encoder,
-    )  # fmt: skip

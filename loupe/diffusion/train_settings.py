@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from loupe.diffusion.optimizers import OptimizerName
 
@@ -39,6 +40,14 @@ class TrainSettings:
     text_encoder_learning_rate: float | None = None
     processes: int = 1
     """That compute a step together; each makes `gradient_accumulation_steps` of its forward passes."""
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any], *, seed: int, processes: int = 1) -> TrainSettings:
+        """Return the numbers of params.yaml's section `train`, given with its names; what decides no weight is left."""
+        names = {field.name for field in fields(cls)}
+        numbers = {name: value for name, value in section.items() if name in names}
+        betas = (section["adam_beta1"], section["adam_beta2"])
+        return cls(seed=seed, adam_betas=betas, processes=processes, **numbers)
 
     @property
     def forward_passes(self) -> int:

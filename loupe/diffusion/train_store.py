@@ -6,17 +6,16 @@ decides the weights is in the key, so a state can be used by every run that find
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import write_json
-from loupe.diffusion.tensor_files import tensor_bytes
+from loupe.diffusion.tensor_files import hashed_bytes, read_hashed
 from loupe.diffusion.training import TrainingState
 from loupe.records import TrainRow
 from loupe.workstore import WorkStore, fingerprint
@@ -45,9 +44,9 @@ class TrainStore:
         return fingerprint(self.parts)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold this run alone; a second trainer of the same run waits, then finds everything stored."""
-        with self.store.lock(KIND, self.key):
+    def lock(self, *, waits: bool = True) -> Iterator[None]:
+        """Hold this run alone; a second trainer of the same run waits (see WorkStore), then finds everything stored."""
+        with self.store.lock(KIND, self.key, waits=waits):
             for left_by_a_kill in self.store.path(KIND, self.key).parent.glob(f".{self.key}*"):
                 left_by_a_kill.unlink()
             yield
@@ -75,6 +74,13 @@ class TrainStore:
             temporary.write_bytes(_to_bytes(state))
         for path in outdated:
             path.unlink(missing_ok=True)
+
+    def keep(self, steps: Iterable[int]) -> None:
+        """Let the states of `steps` stay that are stored as interim ones only: another cadence had come by there."""
+        files = self._files()
+        for path in [files[step] for step in steps if step in files]:
+            if path.name.endswith(_INTERIM_SUFFIX):
+                path.replace(path.with_name(path.name.removesuffix(_INTERIM_SUFFIX) + _SUFFIX))
 
     def load(self, step: int) -> TrainingState:
         """Return the state of a step that usable_steps() has named or save() has stored."""
@@ -121,22 +127,12 @@ def _to_bytes(state: TrainingState) -> bytes:
     tensors = {f"{group}/{key}": t for group in _TENSOR_GROUPS for key, t in getattr(state, group).items()}
     for column in TrainRow.model_fields:
         tensors[f"rows/{column}"] = torch.tensor([getattr(row, column) for row in state.rows], dtype=torch.float64)
-    metadata = {"scaler": json.dumps(state.scaler), "sha256": tensors_sha256(tensors)}
-    return tensor_bytes(tensors, metadata=metadata)
+    return hashed_bytes(tensors, metadata={"scaler": json.dumps(state.scaler)})
 
 
 def _from_file(path: Path) -> TrainingState:
     """Read a state back; anything but a whole one raises ValueError."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
-    if tensors_sha256(tensors) != metadata.get("sha256"):
-        raise ValueError("its contents have changed")
+    tensors, metadata = read_hashed(path)
     groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
     for name, tensor in tensors.items():
         group, _, key = name.partition("/")
@@ -146,12 +142,3 @@ def _from_file(path: Path) -> TrainingState:
     return TrainingState(
         groups["adapter"], groups["average"], groups["optimizer"], json.loads(metadata["scaler"]), rows
     )
-
-
-def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return a hash of named CPU tensors, whatever their order."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode("utf-8"))
-        digest.update(tensors[name].contiguous().numpy().data)
-    return digest.hexdigest()

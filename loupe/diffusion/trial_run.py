@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.base_model import context_length, load_text_encoder, load_tokenizer
+from loupe.diffusion.base_model import context_length
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.generation import load_drawing_model
 from loupe.diffusion.latent_files import EMPTY_ROW, Examples, Posteriors
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.sampling import (
     PictureRequest,
@@ -28,8 +29,8 @@ from loupe.diffusion.sampling import (
     sample_pictures,
 )
 from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
-from loupe.diffusion.train_run import build_trainer
 from loupe.diffusion.train_settings import TrainSettings
+from loupe.diffusion.trainer_start import build_trainer
 from loupe.diffusion.validity import InvalidReason
 from loupe.records import BaseModelInfo
 

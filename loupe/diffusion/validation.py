@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.device_memory import FREE_MEMORY, Portions
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import add_noise, seeded_generator, velocity
 from loupe.diffusion.unet_forward import UNetForward
@@ -93,23 +94,24 @@ def validation_losses(
     """Return the mean squared error of every image at every timestep: [N, T] float32 on the CPU, perhaps not finite.
 
     `unet` must be in evaluation mode, with the adapter that is to be measured switched on, or off. `what` names the
-    work where its progress is shown. On the CPU a value depends on its own image and timestep alone, bit for bit.
+    work where its progress is shown. On the CPU a value depends on its own image and timestep alone, bit for bit. A GPU
+    takes fewer rows at once where its memory is full; raises DeviceFull where it does not hold one.
     """
     import torch
 
     n_batches = math.ceil(data.n_rows / ROWS_AT_ONCE)
-    batches = track(range(n_batches), total=n_batches, what=what, unit="batch")
     forward = UNetForward(unet, policy=policy)
-    losses = torch.cat([_batch_losses(forward, data, batch * ROWS_AT_ONCE) for batch in batches])
-    return losses[: data.n_rows].cpu().reshape(len(data.noise), len(data.timesteps))
+    portions = Portions(ROWS_AT_ONCE, policy.device, f"Trainer and validation do not fit together. {FREE_MEMORY}")
+    losses: list[torch.Tensor] = []
+    for first in track(range(0, data.n_rows, ROWS_AT_ONCE), total=n_batches, what=what, unit="batch"):
+        rows = torch.arange(first, first + ROWS_AT_ONCE).clamp(max=data.n_rows - 1)
+        losses += portions.results(ROWS_AT_ONCE, lambda a, b, rows=rows: _row_losses(forward, data, rows[a:b]).unbind())
+    return torch.stack(losses[: data.n_rows]).cpu().reshape(len(data.noise), len(data.timesteps))
 
 
-def _batch_losses(forward: UNetForward, data: ValidationSet, first: int) -> torch.Tensor:
-    """Return the losses of ROWS_AT_ONCE rows from `first` on, on the device; past the end the last row repeats."""
-    import torch
-
+def _row_losses(forward: UNetForward, data: ValidationSet, rows: torch.Tensor) -> torch.Tensor:
+    """Return the losses of the given rows, numbered image by image, on the device."""
     device = forward.policy.device
-    rows = torch.arange(first, first + ROWS_AT_ONCE).clamp(max=data.n_rows - 1)
     image, place = rows // len(data.timesteps), rows % len(data.timesteps)
     clean, noise, alphas = (
         data.examples.mean[image] * data.scaling_factor,

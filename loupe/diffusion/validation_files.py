@@ -7,7 +7,6 @@ checkpoints has every single loss: `losses` [S, N, T] float32, `steps` [S] and `
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from loupe.atomic_io import sha256_file, write_bytes, write_csv
 from loupe.diffusion.adapter import load_adapter
-from loupe.diffusion.base_model import load_unet
 from loupe.diffusion.device import DevicePolicy, device_identity
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.sample_plan import AdapterSource
-from loupe.diffusion.tensor_files import tensor_bytes
+from loupe.diffusion.tensor_files import hashed_bytes, read_hashed, tensor_bytes
 from loupe.diffusion.text_vectors import TextEncoders, with_vectors_of
 from loupe.diffusion.validation import (
     ValidationSet,
@@ -41,7 +40,7 @@ LOSSES_FILE = "validation.safetensors"
 STORE_KIND = "validation"
 _SUFFIX = ".safetensors"
 _DECIDING_MODULES = (
-    "adapter.py", "base_model.py", "cpu_shares.py", "device.py", "dora.py", "fused_lora.py", "noise.py", "text.py",
+    "adapter.py", "cpu_shares.py", "device.py", "dora.py", "fused_lora.py", "model_loading.py", "noise.py", "text.py",
     "text_vectors.py", "unet_forward.py", "validation.py",
 )  # fmt: skip
 _DECIDING_LIBRARIES = ("torch", "diffusers", "peft", "transformers")
@@ -115,8 +114,7 @@ class Validation:
             losses = validation_losses(unet, data, policy=self.policy, what=f"validation at step {step}")
             require_finite_losses(losses, self.data.examples.image_ids, step=step)
             self.losses[step] = losses
-            content = tensor_bytes({"losses": losses}, metadata={"sha256": _tensor_sha256(losses)})
-            write_bytes(self._entry(source, info), content)
+            write_bytes(self._entry(source, info), hashed_bytes({"losses": losses}))
             self._write(source.checkpoints_folder)
 
     def _entry(self, source: AdapterSource, info: CheckpointInfo | None) -> Path:
@@ -157,21 +155,11 @@ def _sentence(row: ValidationRow) -> str:
 
 def _read(path: Path) -> torch.Tensor | None:
     """Return stored losses; None when there are none, or when they are damaged, which is said."""
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            losses, expected = file.get_tensor("losses"), file.metadata()["sha256"]
-    except SafetensorError as error:
+        tensors, _ = read_hashed(path)
+    except ValueError as error:
         say(f"validation: a stored loss is damaged ({error}); it is measured anew.")
         return None
-    if _tensor_sha256(losses) != expected:
-        say("validation: a stored loss is damaged (its contents have changed); it is measured anew.")
-        return None
-    return losses
-
-
-def _tensor_sha256(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(repr(tuple(tensor.shape)).encode("ascii") + tensor.contiguous().numpy().tobytes()).hexdigest()
+    return tensors["losses"]

@@ -19,6 +19,7 @@ EVERYWHERE = {
     "loupe/atomic_io.py",
     "loupe/errors.py",
     "loupe/evaluate_params.py",
+    "loupe/file_lock.py",
     "loupe/launch.py",
     "loupe/looks.py",
     "loupe/param_types.py",

@@ -5,10 +5,10 @@ import torch
 
 from loupe.diffusion import cuda_graph
 from loupe.diffusion.adapter import adapter_state, set_adapter_enabled, set_adapter_state
-from loupe.diffusion.base_model import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.forward_pass import ForwardPass, RecordedPass
 from loupe.diffusion.latents import encode_pixels
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.text import embed_all
 from loupe.diffusion.unet_forward import UNetForward
 from loupe.errors import PipelineError

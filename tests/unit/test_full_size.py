@@ -16,7 +16,7 @@ from benchmarks.full_size import (
     make_unet,
 )
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, adapter_parameters, add_adapter, save_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_tokenizer
+from loupe.diffusion.model_loading import load_noise_scheduler, load_tokenizer
 from loupe.diffusion.target_modules import resolve_target_modules
 
 

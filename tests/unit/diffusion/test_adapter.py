@@ -14,7 +14,7 @@ from loupe.diffusion.adapter import (
     save_adapter,
     set_adapter_enabled,
 )
-from loupe.diffusion.base_model import load_unet
+from loupe.diffusion.model_loading import load_unet
 from loupe.errors import PipelineError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

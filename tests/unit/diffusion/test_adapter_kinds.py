@@ -17,8 +17,9 @@ from loupe.diffusion.adapter import (
     save_adapter,
     set_adapter_state,
 )
-from loupe.diffusion.base_model import base_model_info, load_noise_scheduler, load_unet, load_vae
+from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.export_lora import DIFFUSERS_FILE, ExportLabels, export_adapter, layer_paths
+from loupe.diffusion.model_loading import load_noise_scheduler, load_unet, load_vae
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, sample_pictures
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
 from loupe.diffusion.tensor_files import tensor_bytes

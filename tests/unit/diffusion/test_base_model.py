@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from loupe.diffusion import base_model
 from loupe.diffusion.base_model import base_model_info, resolve_base_model
+from loupe.diffusion.model_loading import load_text_encoder, load_unet, load_vae
 from loupe.errors import PipelineError
 from tests.tiny_models import TINY_SIDE_PX, build_tiny_base_model
 
@@ -134,7 +134,7 @@ def test_the_information_comes_from_the_configurations(tiny_base_model):
     assert (info.latent_channels, info.scaling_factor, info.prediction_type) == (4, 0.18215, "epsilon")
 
 
-@pytest.mark.parametrize("load", [base_model.load_unet, base_model.load_vae, base_model.load_text_encoder])
+@pytest.mark.parametrize("load", [load_unet, load_vae, load_text_encoder])
 def test_half_precision_weights_come_up_frozen_in_the_asked_dtype(tmp_path_factory, load):
     stored = build_tiny_base_model(tmp_path_factory.getbasetemp() / "half", half_precision=True)
 
@@ -151,4 +151,4 @@ def test_fp16_file_names_are_found(base_copy):
 
     folder = resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
 
-    assert base_model.load_unet(folder, device="cpu", dtype=torch.float32).dtype is torch.float32
+    assert load_unet(folder, device="cpu", dtype=torch.float32).dtype is torch.float32

@@ -6,8 +6,9 @@ import pytest
 
 from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion.adapter import AdapterConfig, load_adapter, read_adapter
-from loupe.diffusion.base_model import base_model_info, load_unet
+from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.checkpoint_files import INFO_FILE, CheckpointOrigin, write_checkpoint
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.train_run import run_parts
 from loupe.train_records import CheckpointDescription
 from loupe.workstore import fingerprint

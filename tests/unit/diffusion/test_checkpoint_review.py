@@ -11,10 +11,10 @@ from safetensors import safe_open
 from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion import generation, previews, training, validation_files
 from loupe.diffusion.adapter import load_adapter, set_adapter_state
-from loupe.diffusion.base_model import load_noise_scheduler, load_unet
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.device_memory import DeviceFull
 from loupe.diffusion.latent_files import read_examples
-from loupe.diffusion.picture_rows import DeviceFull
+from loupe.diffusion.model_loading import load_noise_scheduler, load_unet
 from loupe.diffusion.previews import plan_previews
 from loupe.diffusion.validation import make_validation_set, validation_losses
 from loupe.errors import PipelineError

@@ -7,7 +7,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from loupe.diffusion.adapter import AdapterConfig, load_adapter, read_adapter
-from loupe.diffusion.base_model import load_unet
 from loupe.diffusion.export_lora import (
     DIFFUSERS_FILE,
     ExportLabels,
@@ -17,6 +16,7 @@ from loupe.diffusion.export_lora import (
     layer_paths,
     merge_adapter,
 )
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.sampling import initial_latents
 from tests.unit.diffusion.tiny_checkpoints import ALPHA, RANK, write_checkpoints
 

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from loupe.diffusion.adapter import AdapterConfig, adapter_state, add_adapter, load_adapter, read_adapter
-from loupe.diffusion.base_model import load_text_encoder, load_tokenizer, load_unet
 from loupe.diffusion.export_lora import DIFFUSERS_FILE, ExportLabels, export_adapter, text_model_state
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer, load_unet
 from loupe.diffusion.text import embed_all
 from loupe.diffusion.text_adapter import TEXT_FOLDER, save_adapters
 from tests.unit.diffusion.tiny_checkpoints import ALPHA, RANK, made_up_text_adapter, write_checkpoints

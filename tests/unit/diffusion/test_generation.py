@@ -8,9 +8,9 @@ from PIL import Image
 
 from loupe.atomic_io import empty_folder, read_record, sha256_file
 from loupe.diffusion import generation, picture_store, sample_plan, text_vectors
-from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.sample_plan import AdapterSource, plan_samples
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from loupe.atomic_io import read_record, read_records
 from loupe.diffusion import latents
-from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_tokenizer, load_vae
+from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.latent_files import read_examples
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all, embed_tokens, full_parts
 from loupe.errors import PipelineError
 from loupe.params import load_params
@@ -38,6 +39,34 @@ def project(tmp_path, tiny_base_model):
 def run(project, capsys=None):
     encode(load_params(project.root / "params.yaml"), project, WorkStore(project.work))
     return read_record(project.latents / "manifest.json", LatentsManifest, made_by="encode")
+
+
+def test_a_damaged_entry_never_enters_training(project, capsys):
+    """A flipped bit leaves a readable file; all damaged ones are named in one run and computed anew."""
+    manifest = run(project)
+    store = project.work
+    before = {path.name: path.read_bytes() for path in store.rglob("*.safetensors")}
+    posteriors, texts = sorted(store.glob("posteriors/*/*")), sorted(store.glob("text_embeddings/*/*"))
+    for path, damage in ((posteriors[0], flip_last_byte), (posteriors[1], cut_short), (texts[0], flip_last_byte)):
+        path.write_bytes(damage(path.read_bytes()))
+    capsys.readouterr()
+
+    again = run(project)
+
+    said = capsys.readouterr().out
+    assert said.count("a stored entry of posteriors is damaged") == 2
+    assert said.count("a stored entry of text_embeddings is damaged (its contents have changed)") == 1
+    assert "encode: computed=3" in said
+    assert again == manifest
+    assert {path.name: path.read_bytes() for path in store.rglob("*.safetensors")} == before
+
+
+def flip_last_byte(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def cut_short(content: bytes) -> bytes:
+    return content[: len(content) // 2]
 
 
 def records_of(project, split):

@@ -8,9 +8,10 @@ import torch
 from loupe.atomic_io import empty_folder
 from loupe.diffusion import generation, picture_rows
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.device_memory import DeviceFull, is_out_of_memory
 from loupe.diffusion.generation import render_samples
 from loupe.diffusion.memory import PROCESS_BYTES
-from loupe.diffusion.picture_rows import DeviceFull, is_out_of_memory, measure_room, takes_fewer
+from loupe.diffusion.picture_rows import measure_room, takes_fewer
 from loupe.diffusion.processes import Processes
 from loupe.diffusion.sampling import SamplingSettings
 from loupe.diffusion.unet_forward import UNetForward

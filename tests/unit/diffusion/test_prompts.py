@@ -1,6 +1,6 @@
 import pytest
 
-from loupe.diffusion.base_model import load_tokenizer
+from loupe.diffusion.model_loading import load_tokenizer
 from loupe.diffusion.prompts import caption_prompts, check_prompt_lengths, colour_in_text, fixed_prompts
 from loupe.errors import PipelineError
 from loupe.records import CaptionRecord, PromptRecord

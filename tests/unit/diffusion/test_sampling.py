@@ -9,14 +9,8 @@ from diffusers import DDPMScheduler
 
 from loupe.diffusion import sampling
 from loupe.diffusion.adapter import adapter_parameters, add_adapter
-from loupe.diffusion.base_model import (
-    load_noise_scheduler,
-    load_text_encoder,
-    load_tokenizer,
-    load_unet,
-    load_vae,
-)
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.sampling import (
     PICTURES_AT_ONCE_CPU,
     DrawingBatch,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from loupe.diffusion.adapter import AdapterConfig, adapter_parameters, add_adapter, save_adapter
-from loupe.diffusion.base_model import load_unet
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.target_modules import resolve_target_modules, unet_skeleton
 from loupe.errors import PipelineError
 from loupe.train_params import TARGET_PRESETS

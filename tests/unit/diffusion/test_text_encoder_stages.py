@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from loupe.atomic_io import read_record, write_record
 from loupe.diffusion.adapter import load_adapter, read_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures
 from loupe.diffusion.train_run import run_parts
 from loupe.evaluation_records import Selection

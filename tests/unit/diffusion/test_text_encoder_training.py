@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from loupe.diffusion.adapter import adapter_parameters
-from loupe.diffusion.base_model import load_text_encoder
 from loupe.diffusion.batches import make_batch
 from loupe.diffusion.latent_files import EMPTY_ROW
+from loupe.diffusion.model_loading import load_text_encoder
 from loupe.diffusion.noise import add_noise, visits
 from loupe.diffusion.text_adapter import split_state
 from loupe.diffusion.train_store import TrainStore

@@ -9,9 +9,9 @@ from PIL import Image
 
 from loupe.diffusion import text_vectors
 from loupe.diffusion.adapter import load_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from loupe.diffusion.sample_plan import AdapterSource, plan_samples, verified_adapters
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures
 from loupe.diffusion.text import embed_all, token_ids

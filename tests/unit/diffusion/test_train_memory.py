@@ -1,12 +1,14 @@
 """What training does with the memory there is, and what it says before it starts."""
 
+from dataclasses import replace
+
 import pytest
 
 from loupe.diffusion import train_memory
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.memory import training_bytes
-from loupe.diffusion.processes import Processes
-from loupe.diffusion.train_memory import checkpointing_option, plan_memory
+from loupe.diffusion.memory import run_bytes
+from loupe.diffusion.train_memory import plan_memory
+from loupe.diffusion.validation import ROWS_AT_ONCE
 from tests.tiny_models import build_tiny_base_model
 from tests.unit.diffusion.tiny_training import ATTENTION, CPU, tiny_examples, tiny_settings
 
@@ -22,9 +24,9 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def needed(base):
     """Bytes that training takes, by gradient checkpointing."""
-    cost = plan_memory(base, tiny_examples(), choice="never", **OPTIONS).cost
+    plan = plan_memory(base, tiny_examples(), choice="never", **OPTIONS)
     return {
-        choice: training_bytes(cost, batch_size=4, gradient_checkpointing=choice, device="cpu")
+        choice: run_bytes(plan.cost, replace(plan.setting, gradient_checkpointing=choice), device="cpu")
         for choice in (False, True)
     }
 
@@ -61,9 +63,10 @@ def test_always_recomputes_without_a_word(monkeypatch, base, needed):
     assert (plan.gradient_checkpointing, plan.notes) == (True, ())
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_of_several_processes_the_main_one_speaks(monkeypatch, base, needed, capsys, index):
-    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: needed[False] - 1)
-    option = checkpointing_option("auto", base, tiny_examples(), **OPTIONS, processes=Processes(index, 2))
-    assert option == {"gradient_checkpointing": True}
-    assert ("gradient checkpointing is on" in capsys.readouterr().out) == (index == 0)
+def test_the_plan_counts_the_validation_and_the_moving_average(base):
+    with_average = OPTIONS | {"settings": tiny_settings(batch_size=4, ema_decay=0.9)}
+    plain = plan_memory(base, tiny_examples(), choice="never", **OPTIONS)
+    averaged = plan_memory(base, tiny_examples(), choice="never", **with_average)
+    assert (plain.setting.validation_rows, plain.setting.has_average) == (ROWS_AT_ONCE, False)
+    assert averaged.setting == replace(plain.setting, has_average=True)
+    assert "The nearest setting that takes less: " in plain.why_full()

@@ -6,14 +6,16 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from loupe.diffusion import train_run
+from loupe.diffusion import train_run, trainer_start
 from loupe.diffusion.adapter import MAGNITUDE, AdapterConfig
 from loupe.diffusion.base_model import base_model_info
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.processes import ALONE
 from loupe.diffusion.text_adapter import split_state
-from loupe.diffusion.train_run import Leg, build_trainer, plan_run, run_legs, run_parts, starting_point
+from loupe.diffusion.train_run import Leg, plan_for_all, plan_run, run_legs, run_parts, starting_point
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.train_store import TrainStore
+from loupe.diffusion.trainer_start import build_trainer
 from loupe.errors import PipelineError
 from loupe.records import BaseModelInfo
 from loupe.workstore import WorkStore, fingerprint
@@ -88,6 +90,22 @@ def test_interim_states_last_until_the_next_one(store, tiny_base_model):
     rows = run_legs(plan.legs, tiny_trainer(tiny_base_model), store, interim_interval_s=0)
 
     assert [(row.step, store.usable_steps()) for row in rows] == [(1, [1]), (2, [2]), (3, [3]), (4, [4])]
+
+
+def test_an_interim_state_at_a_step_that_is_wanted_now_stays(store, tiny_base_model):
+    """The cadence of checkpoints is not in the key: step 2 was none, and becomes one."""
+    rows = run_legs(plan_run([4], []).legs, tiny_trainer(tiny_base_model), store, interim_interval_s=0)
+    for _ in range(2):
+        next(rows)
+    rows.close()
+    interim = store.load(2)
+
+    plan = plan_for_all([2, 4], store, ALONE)
+    assert plan.legs == (Leg(2, 4),)
+    list(run_legs(plan.legs, tiny_trainer(tiny_base_model), store, interim_interval_s=0))
+
+    assert store.usable_steps() == [2, 4]
+    assert_states_equal(store.load(2), interim)
 
 
 def test_an_interim_state_is_gone_on_from(store, tiny_base_model):
@@ -183,7 +201,7 @@ def test_every_setting_of_a_run_reaches_its_trainer(tiny_base_model, kind):
 
 
 def test_examples_that_are_not_finite_are_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
-    monkeypatch.setattr(train_run, "load_unet", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(trainer_start, "load_unet", lambda *_, **__: pytest.fail("a model was loaded"))
     info = BaseModelInfo(
         name="tiny", revision=None, sha256="b", prediction_type="epsilon", latent_channels=4, scaling_factor=0.18215,
         sample_size_px=64,

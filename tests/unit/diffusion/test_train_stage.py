@@ -1,11 +1,17 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from loupe.atomic_io import read_record
 from loupe.diffusion.adapter import read_adapter
+from loupe.diffusion.device_memory import DeviceFull
+from loupe.diffusion.trackers import Trackers
+from loupe.diffusion.training import Trainer
 from loupe.errors import PipelineError
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
@@ -14,7 +20,7 @@ from loupe.workstore import WorkStore
 from stages.encode import encode
 from stages.train import train
 from tests.tiny_models import build_tiny_base_model
-from tests.unit.diffusion.tiny_project import write_encoded_project, write_params
+from tests.unit.diffusion.tiny_project import stage_environment, write_encoded_project, write_params
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,40 @@ def test_more_examples_per_step_than_there_are(project, tiny_base_model):
     manifest = run(project, tiny_base_model, batch_size=8, gradient_accumulation_steps=2, **one_step)
 
     assert manifest.effective_batch_size == 16
+
+
+def test_a_full_memory_is_a_sentence_with_the_setting_that_takes_less(project, tiny_base_model, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Trainer, "_backward", full)
+    with pytest.raises(DeviceFull, match=r"The memory of cpu is full.*estimated to take.*takes less: data\.resolution"):
+        run(project, tiny_base_model, max_steps=4, checkpoint_every=2)
+    assert not (project.checkpoints / "manifest.json").exists()
+
+
+def test_trackers_are_finished_also_when_training_stops(project, tiny_base_model, monkeypatch):
+    finished = []
+    monkeypatch.setattr(Trackers, "finish", lambda self: finished.append(self.run_name))
+    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(PipelineError, match="Training stopped at step 1"):
+        run(project, tiny_base_model, max_steps=4, checkpoint_every=2)
+    assert len(finished) == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_command_with_a_sentence_and_exit_code_2(project, tiny_base_model):
+    """An absurd step size, all else as it is: the second loss is not finite."""
+    absurd = {"learning_rate": 10.0, "alpha": 10_000.0, "lr_warmup_steps": 0, "max_grad_norm": 1e30}
+    write_params(project.root, base=tiny_base_model, train={"max_steps": 40, "checkpoint_every": 40, **absurd})
+    command = [sys.executable, "-m", "stages.train"]
+    done = subprocess.run(
+        command, cwd=project.root, env=stage_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "error: Training stopped at step" in done.stderr
+    assert "Lower train.learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.checkpoints / "manifest.json").exists()
 
 
 def test_latents_of_another_base_model_are_refused(project, tmp_path):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from loupe.diffusion.adapter import adapter_state
-from loupe.diffusion.base_model import load_noise_scheduler, load_unet
 from loupe.diffusion.batches import make_batch
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.model_loading import load_noise_scheduler, load_unet
 from loupe.diffusion.noise import draw, visits
 from loupe.diffusion.train_settings import learning_rate_at, smoothed_loss
 from loupe.errors import PipelineError

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from loupe.diffusion.adapter import adapter_state, add_adapter, set_adapter_state
-from loupe.diffusion.base_model import load_unet
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.unet_forward import needs_autocast, predict
 
 TARGETS = ("to_q", "to_out.0", "conv1", "proj_in")  # linear layers, 3x3 and 1x1 convolutions

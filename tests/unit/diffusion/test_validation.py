@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from loupe.diffusion.adapter import set_adapter_enabled
-from loupe.diffusion.base_model import load_noise_scheduler, load_unet
 from loupe.diffusion.latent_files import Examples
+from loupe.diffusion.model_loading import load_noise_scheduler, load_unet
 from loupe.diffusion.validation import (
     curve_rows,
     fixed_timesteps,

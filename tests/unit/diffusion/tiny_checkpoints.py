@@ -6,7 +6,8 @@ import torch
 
 from loupe.atomic_io import sha256_file
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, AdapterState, adapter_state, add_adapter
-from loupe.diffusion.base_model import base_model_info, load_text_encoder, load_unet
+from loupe.diffusion.base_model import base_model_info
+from loupe.diffusion.model_loading import load_text_encoder, load_unet
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.text_adapter import TEXT_FOLDER, add_text_adapter, save_adapters
 from loupe.paths import step_name

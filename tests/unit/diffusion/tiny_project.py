@@ -21,7 +21,7 @@ from stages.encode import encode
 from tests.tiny_models import TINY_SIDE_PX
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-QUICK = {"validation_timesteps": 2, "preview_prompts": 0}
+QUICK = {"validation_timesteps": 8, "preview_prompts": 0}
 """Less to measure and nothing to draw at a checkpoint."""
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200), "green": (20, 160, 20), "black": (10, 10, 10)}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from loupe.diffusion.adapter import AdapterConfig, add_adapter
-from loupe.diffusion.base_model import load_noise_scheduler, load_text_encoder, load_unet
 from loupe.diffusion.batches import NoiseSchedule
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples, Posteriors
+from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_unet
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.text_adapter import add_text_adapter

@@ -1,0 +1,63 @@
+"""Loading the parts of a base model, which base_model.py has found whole: frozen, from safetensors, in a given dtype.
+
+How they are loaded decides results, so this module is in the key of whatever is computed with them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loupe.diffusion.base_model import weight_file
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+
+def load_unet(folder: Path, *, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
+    """Load the UNet: evaluation mode, frozen, in `dtype` whatever the stored one."""
+    from diffusers import UNet2DConditionModel
+
+    return _frozen(UNet2DConditionModel, folder, "unet", device=device, torch_dtype=dtype)
+
+
+def load_vae(folder: Path, *, device: str, dtype: torch.dtype) -> AutoencoderKL:
+    """Load the variational autoencoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
+    from diffusers import AutoencoderKL
+
+    return _frozen(AutoencoderKL, folder, "vae", device=device, torch_dtype=dtype)
+
+
+def load_text_encoder(folder: Path, *, device: str, dtype: torch.dtype) -> CLIPTextModel:
+    """Load the CLIP text encoder: evaluation mode, frozen, in `dtype` whatever the stored one."""
+    from transformers import CLIPTextModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return _frozen(CLIPTextModel, folder, "text_encoder", device=device, dtype=dtype)
+
+
+def _frozen(kind: Any, folder: Path, part: str, *, device: str, **dtype: torch.dtype) -> Any:
+    file = weight_file(folder, part)
+    variant = "fp16" if file is not None and file.name.endswith(".fp16.safetensors") else None
+    model = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, variant=variant, **dtype)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Load the CLIP tokenizer."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+
+
+def load_noise_scheduler(folder: Path) -> DDPMScheduler:
+    """Load the noise schedule and prediction type that the base model was trained with, whatever its default sampler.
+
+    A sampler is built from its `.config`.
+    """
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
