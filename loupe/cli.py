@@ -97,8 +97,9 @@ def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> 
 
     base, policy = check_parts(params, paths, params_file=options.params)
     if not options.fast:
-        from loupe.preflight_trial import check_by_trial
+        from loupe.preflight_trial import check_by_trial, whole_base_model
 
+        base = base or whole_base_model(params, paths)
         check_by_trial(params, paths, base, policy, params_file=options.params)
 
 

@@ -9,19 +9,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from loupe.param_types import PositiveInt, Section, Share
+from loupe.param_types import Float, Int, PositiveInt, Section, Share
 
 
 class TargetParams(Section):
     """Targets to show beside the scores. They never turn a cell green by themselves."""
 
-    fid: float = Field(gt=0)
+    fid: Float = Field(gt=0)
     """FID below this was asked for."""
-    clip_score: float = Field(gt=0)
+    clip_score: Float = Field(gt=0)
     """CLIP score above this was asked for."""
-    inception_score: float = Field(gt=0)
+    inception_score: Float = Field(gt=0)
     """Inception Score above this was asked for."""
-    train_loss: float = Field(gt=0)
+    train_loss: Float = Field(gt=0)
     """Smoothed training loss below this was asked for."""
 
 
@@ -36,9 +36,9 @@ class EvaluateParams(Section):
     first of pictures and the first of pictures and texts."""
     batch_size: PositiveInt
     """Images per forward pass of an extractor."""
-    null_draws: int = Field(ge=2)
+    null_draws: Int = Field(ge=2)
     """Random subsets of the train photos, each scored against val: the real-against-real null."""
-    bootstrap_draws: int = Field(ge=100)
+    bootstrap_draws: Int = Field(ge=100)
     """Resamples of the prompts for every interval."""
     targets: TargetParams
     """Targets to show beside the scores."""
@@ -65,13 +65,13 @@ class EvaluateParams(Section):
 class WeightParams(Section):
     """How much each criterion counts; each is a gain over the base model in units of its own uncertainty."""
 
-    distance: float = Field(ge=0)
+    distance: Float = Field(ge=0)
     """Nearness to the real photos, by select.distance."""
-    clip_gap: float = Field(ge=0)
+    clip_gap: Float = Field(ge=0)
     """What a picture owes to its prompt."""
-    colour: float = Field(ge=0)
+    colour: Float = Field(ge=0)
     """Colour as asked, by pixels."""
-    diversity: float = Field(ge=0)
+    diversity: Float = Field(ge=0)
     """Diversity within a prompt; more than that of real photos counts no further."""
 
     @model_validator(mode="after")
@@ -88,12 +88,12 @@ class SelectParams(Section):
     """Gate: at least this share of the pictures must have a border as white as the real photos'."""
     min_centred_ok: Share
     """Gate: at least this share of the pictures must show the product as centred as the real photos do."""
-    max_invalid: int = Field(ge=0)
+    max_invalid: Int = Field(ge=0)
     """Gate: at most this many pictures may be invalid (not finite, black, flat, wrong size)."""
-    max_text_loss: float | None = Field(gt=0)
+    max_text_loss: Float | None = Field(gt=0)
     """Gate: fails when clearly more points of the text-image score (100 x cosine) than this are lost against the base
     model; null: no such gate. A LoRA usually loses a little."""
-    memorisation_level: float = Field(gt=0, lt=0.5)
+    memorisation_level: Float = Field(gt=0, lt=0.5)
     """Gate: fails when so many pictures near a training photo come by chance with at most this probability."""
     distance: str = Field(pattern=r"^(kid|cmmd)(_[a-z0-9_]+)?$")
     """Which distance from the real photos counts: kid (features of the first network of pictures), cmmd (of the first

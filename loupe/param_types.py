@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
+Int = Annotated[int, Strict()]
+"""A whole number: neither `true`, which Python counts as 1, nor a number in quotes."""
+Float = Annotated[float, Strict()]
+"""A number, in the same way."""
+Share = Annotated[Float, Field(ge=0, le=1)]
+PositiveInt = Annotated[Int, Field(gt=0)]
 
 
 class Section(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from loupe.errors import PipelineError, nearest_names, problems_message
 from loupe.evaluate_params import EvaluateParams, SelectParams
-from loupe.param_types import PositiveInt, Section, Share
+from loupe.param_types import Float, Int, PositiveInt, Section, Share
 from loupe.train_params import TrainParams
 from loupe.yaml_file import read_yaml
 
@@ -43,7 +43,7 @@ class SplitParams(Section):
     """Share that only `confirm` reads."""
     stratify_by: Literal["none", "colour", "gender", "season"]
     """Attribute whose distribution is kept the same in every split."""
-    rare_below: int = Field(ge=2)
+    rare_below: Int = Field(ge=2)
     """Values with fewer rows than this are grouped into Other before stratifying."""
     group_families: bool
     """Keep all colour variants of one product in the same split."""
@@ -80,7 +80,7 @@ class DataParams(Section):
     """Number of products that the `demo` source renders, of all article types together."""
     split: SplitParams
     """How examples are shared out over train, val and test."""
-    near_duplicate_bits: int = Field(ge=0, le=32)
+    near_duplicate_bits: Int = Field(ge=0, le=32)
     """Two photos whose 64-bit perceptual hashes differ in at most this many bits are reported as near-duplicates."""
     max_rejected_share: Share
     """The stage stops when more than this share of the photos that are present cannot be used."""
@@ -98,15 +98,15 @@ class GenerateParams(Section):
 
     prompts: dict[str, str]
     """Fixed prompts: id -> text. Ids are lower-case letters, digits and underscores; they name folders."""
-    val_captions: int = Field(ge=0)
+    val_captions: Int = Field(ge=0)
     """This many captions of the val split are prompts as well."""
-    seeds_per_prompt: int = Field(gt=0, le=1000)
+    seeds_per_prompt: Int = Field(gt=0, le=1000)
     """Pictures per prompt and checkpoint, each from its own seed, the same for all checkpoints."""
     negative_prompt: str
     """Text that guidance steers away from; empty for none."""
-    guidance_scale: float = Field(ge=1)
+    guidance_scale: Float = Field(ge=1)
     """Classifier-free guidance; 1 switches it off."""
-    num_inference_steps: PositiveInt
+    num_inference_steps: Int = Field(gt=0, le=1000)
     """Sampler steps (DPM-Solver++, second order)."""
     batch_size: PositiveInt
     """Pictures denoised together on a GPU, fewer where its memory does not hold as many; it decides the last bits. On
@@ -151,7 +151,7 @@ class ExportParams(Section):
 class Params(Section):
     """A whole params.yaml; each section is named after the stage that it belongs to."""
 
-    seed: int = Field(ge=0, lt=2**32)
+    seed: Int = Field(ge=0, lt=2**32)
     """Root of every random draw."""
     model: ModelParams
     """Base model."""

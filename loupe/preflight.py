@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 ENCODE_ANEW = "dvc repro --force --single-item encode && dvc repro"
 
 
-def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tuple[Path, DevicePolicy]:
-    """Print what was found; return the base model's folder and the device.
+def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tuple[Path | None, DevicePolicy]:
+    """Print what was found; return the base model's folder, None where it is still to be downloaded, and the device.
 
-    Raises PipelineError, naming all that is missing or wrong.
+    It downloads nothing. Raises PipelineError, naming all that is missing or wrong.
     """
-    from loupe.diffusion.base_model import resolve_base_model
+    from loupe.diffusion.base_model import base_model_on_disk
     from loupe.diffusion.device import choose_device, device_identity
+    from loupe.diffusion.hub import DOWNLOAD_SIZE
     from loupe.diffusion.model_loading import load_tokenizer
     from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
     from loupe.metrics.extractors import Machine, resolve_extractors
@@ -42,9 +43,10 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     if not data.is_dir():
         problems.append(f"data.root: there is no folder {data}")
     try:
-        base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+        base = base_model_on_disk(params.model.base, params.model.revision, demo_folder=paths.demo)
         prompts = fixed_prompts(params.generate.prompts, known_colours=())
-        check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
+        if base is not None:
+            check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
     except PipelineError as error:
         problems.append(str(error))
     evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
@@ -57,7 +59,8 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     if replaced := _replaced_weights(params, paths, base, scorers):
         raise PipelineError(problems_message(str(params_file), replaced))
     steps = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
-    say("base model", f"{params.model.base}, whole, in {base}")
+    to_come = f"still to be downloaded from the Hub ({DOWNLOAD_SIZE}), by the first stage that needs it"
+    say("base model", f"{params.model.base}, {f'whole, in {base}' if base else to_come}")
     say("data", f"{params.data.source} from {data}")
     say("device", policy.reason)
     if params.train.train_text_encoder:
@@ -70,7 +73,9 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     return base, policy
 
 
-def _replaced_weights(params: Params, paths: ProjectPaths, base: Path, scorers: tuple[ExtractorInfo, ...]) -> list[str]:
+def _replaced_weights(
+    params: Params, paths: ProjectPaths, base: Path | None, scorers: tuple[ExtractorInfo, ...]
+) -> list[str]:
     """Return what lies outside the project and is not what the results here were made with.
 
     DVC watches what lies inside, and runs a stage again whose parameters changed; of the rest it knows nothing.
@@ -85,7 +90,7 @@ def _replaced_weights(params: Params, paths: ProjectPaths, base: Path, scorers: 
     runs_again = changed_params(files, paths.root)
     latents = files.record(paths.latents / "manifest.json", LatentsManifest, made_by="encode")
     name = params.model.base
-    if latents and "encode" not in runs_again and name != DEMO and Path(name).expanduser().is_dir():
+    if latents and base and "encode" not in runs_again and name != DEMO and Path(name).expanduser().is_dir():
         now = base_model_info(base, name=name, revision=params.model.revision).sha256
         if now != latents.base_model.sha256:
             problems.append(

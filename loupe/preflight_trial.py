@@ -83,6 +83,13 @@ def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: Devi
     say("go", "dvc repro")
 
 
+def whole_base_model(params: Params, paths: ProjectPaths) -> Path:
+    """Return the base model's folder; the trial needs its weights, so they are downloaded where they are absent."""
+    from loupe.diffusion.base_model import resolve_base_model
+
+    return resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+
+
 def _set_up(
     params: Params, paths: ProjectPaths, base: Path, policy: DevicePolicy, problems: list[str]
 ) -> _Setup | None:
@@ -131,7 +138,7 @@ def _examples(
 
 
 def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> TrainingTrial | None:
-    from loupe.diffusion.memory import memory_problem, training_bytes
+    from loupe.diffusion.memory import memory_problem, run_bytes, training_bytes
     from loupe.diffusion.trial_run import try_training
 
     settings, device = setup.settings, setup.policy.device
@@ -139,11 +146,12 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
         plan.cost, batch_size=settings.batch_size, gradient_checkpointing=plan.gradient_checkpointing, device=device,
         has_average=settings.ema_decay is not None,
     )  # fmt: skip
+    whole = run_bytes(plan.cost, plan.setting, device=device)
     recomputes = "with" if plan.gradient_checkpointing else "without"
     say(
         "memory",
-        f"training about {needed / GB:.2f} GB {recomputes} gradient checkpointing, estimated; "
-        f"{plan.free_bytes / GB:.1f} GB free",
+        f"training about {needed / GB:.2f} GB {recomputes} gradient checkpointing, at most {whole / GB:.2f} GB when a "
+        f"checkpoint is validated, estimated; {plan.free_bytes / GB:.1f} GB free",
     )
     if problem := memory_problem(plan.cost, plan.setting, device=device, free_bytes=plan.free_bytes):
         problems.append(problem)
@@ -154,6 +162,8 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
             setup.base, setup.info, setup.examples, settings=settings, adapter=setup.adapter, policy=setup.policy,
             gradient_checkpointing=plan.gradient_checkpointing,
         ),
+        device=device,
+        advice=plan.why_full,
     )  # fmt: skip
     if trial:
         rate = settings.effective_batch_size / trial.step_s
@@ -164,6 +174,7 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
 
 def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> DrawingTrial | None:
     from loupe.diffusion.cost_model import drawing_cost
+    from loupe.diffusion.device_memory import FREE_MEMORY
     from loupe.diffusion.memory import drawing_bytes, drawing_problem, pictures_that_fit
     from loupe.diffusion.picture_rows import takes_fewer
     from loupe.diffusion.sampling import SamplingSettings, pictures_at_once
@@ -189,6 +200,8 @@ def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> Drawing
     trial = _noting(
         problems,
         lambda: try_drawing(setup.base, prompt=prompt, settings=sampling, policy=policy, batch_size=together),
+        device=policy.device,
+        advice=lambda: f"{together} pictures were estimated to fit. Lower generate.batch_size. {FREE_MEMORY}",
     )
     if trial:
         judged = trial.invalid_reason or "finite, not black, not flat, of the right size"
@@ -227,20 +240,17 @@ def _picture_s(setup: _Setup, trial: DrawingTrial) -> float:
     return setup.params.generate.num_inference_steps * trial.sampler_step_s + trial.decode_s
 
 
-def _noting(problems: list[str], work: Callable[[], Result]) -> Result | None:
-    """Return what `work` returns; a problem of the user or of the device's memory is noted, and None returned."""
-    import torch
+def _noting(
+    problems: list[str], work: Callable[[], Result], *, device: str = "cpu", advice: Callable[[], str] = str
+) -> Result | None:
+    """Return what `work` returns; a problem of the user is noted, or a full memory with the advice; then None."""
+    from loupe.diffusion.device_memory import told_when_full
 
     try:
-        return work()
+        with told_when_full(device, advice):
+            return work()
     except PipelineError as error:
         problems.append(str(error))
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition(".")[0]
-        problems.append(
-            f"the device ran out of memory, which the estimate did not foresee ({reason}). Set "
-            f"train.gradient_checkpointing to always, or lower train.batch_size or generate.batch_size"
-        )
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from loupe.errors import nearest_names
-from loupe.param_types import PositiveInt, Section, Share
+from loupe.param_types import Float, Int, PositiveInt, Section, Share
 
 TARGET_PRESETS = ("qv", "attention", "attention+ff", "all-linear-conv")
 """Names for usual sets of layers; loupe/diffusion/target_modules.py says which layers each one is."""
@@ -50,33 +50,33 @@ class TrainParams(Section):
     optimizer: Literal["adamw", "adamw_8bit", "prodigy"]
     """adamw; adamw_8bit keeps its moments in 8 bits (needs bitsandbytes and CUDA); prodigy finds the step size itself
     (needs prodigyopt; learning_rate is then a factor, 1.0)."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: Float = Field(gt=0, le=10)
     """Peak learning rate; a factor on the optimizer's own step size for prodigy."""
     lr_scheduler: Literal["constant", "linear", "cosine"]
     """Learning-rate schedule after warm-up. Only with `constant` can max_steps be raised without training anew."""
-    lr_warmup_steps: int = Field(ge=0)
+    lr_warmup_steps: Int = Field(ge=0)
     """Optimizer steps over which the learning rate rises linearly from 0."""
-    adam_beta1: float = Field(ge=0, lt=1)
+    adam_beta1: Float = Field(ge=0, lt=1)
     """Decay of the optimizer's first moment."""
-    adam_beta2: float = Field(ge=0, lt=1)
+    adam_beta2: Float = Field(ge=0, lt=1)
     """Decay of the optimizer's second moment."""
-    adam_epsilon: float = Field(gt=0)
+    adam_epsilon: Float = Field(gt=0)
     """The optimizer's epsilon."""
-    weight_decay: float = Field(ge=0)
+    weight_decay: Float = Field(ge=0)
     """Decoupled weight decay of the A and B matrices."""
-    max_grad_norm: float = Field(gt=0)
+    max_grad_norm: Float = Field(gt=0)
     """Gradients are scaled down to this global L2 norm."""
-    rank: PositiveInt
-    """LoRA rank r, the inner dimension of the A and B matrices."""
-    alpha: float = Field(gt=0)
+    rank: Int = Field(gt=0, le=1280)
+    """LoRA rank r, the inner dimension of the A and B matrices; 1,280 is the width of Stable Diffusion 1.5's UNet."""
+    alpha: Float = Field(gt=0, le=10_000)
     """LoRA alpha; the adapter's update is multiplied by alpha / rank (alpha / sqrt(rank) with use_rslora)."""
     use_rslora: bool
     """Rank-stabilised LoRA: alpha / sqrt(rank), so that a higher rank does not weaken the update."""
     use_dora: bool
     """DoRA: also train the length of every output row of an adapted weight; slower."""
-    lora_dropout: float = Field(ge=0, lt=1)
+    lora_dropout: Float = Field(ge=0, lt=1)
     """Share of each adapted layer's inputs that the adapter does not see while it is trained."""
-    ema_decay: float | None = Field(gt=0, lt=1)
+    ema_decay: Float | None = Field(gt=0, lt=1)
     """Checkpoints hold an exponential moving average of the adapter with this decay per step; null: the weights."""
     target_modules: Annotated[str | tuple[str, ...], BeforeValidator(_preset_or_names)]
     """The UNet's layers that get an adapter: qv | attention | attention+ff | all-linear-conv, or a list of names (a
@@ -84,21 +84,21 @@ class TrainParams(Section):
     train_text_encoder: bool
     """Also give the text encoder's attention layers an adapter, of the same rank and alpha, and train it with the
     UNet's: it learns words that the base model does not know, and each step then runs the text encoder as well."""
-    text_encoder_learning_rate: float | None = Field(gt=0)
+    text_encoder_learning_rate: Float | None = Field(gt=0, le=10)
     """Peak learning rate of the text encoder's adapter, on the same schedule; null: learning_rate."""
-    noise_offset: float = Field(ge=0)
+    noise_offset: Float = Field(ge=0)
     """Standard deviation of the constant added to each channel's noise; lets an image's mean move."""
-    snr_gamma: float | None = Field(gt=0)
+    snr_gamma: Float | None = Field(gt=0)
     """Min-SNR gamma (5.0 in the paper); null weighs every timestep alike."""
     caption_dropout: Share
     """Share of the captions replaced by the empty one, for classifier-free guidance."""
     random_flip: bool
     """Show each photo mirrored left to right in half of its visits, drawn anew in every epoch; mirrored photos are
     encoded too. Not for products whose logo, text or side matters, which it teaches mirrored."""
-    validation_timesteps: int = Field(ge=2, le=1000)
+    validation_timesteps: Int = Field(ge=8, le=1000)
     """The validation loss is taken at this many fixed timesteps, the middles of equal parts of the noise schedule.
     Every checkpoint costs this many forward passes per val image."""
-    preview_prompts: int = Field(ge=0)
+    preview_prompts: Int = Field(ge=0)
     """While training, every checkpoint draws this many of generate's fixed prompts, the first ones; 0 for none."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...]
     """Also log to these, below .work and offline; each is a package to install."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import sha256_file
-from loupe.diffusion.hub import HUB_ID, hub_folder
+from loupe.diffusion.hub import HUB_ID, cached_folder, download, require_on_hub
 from loupe.errors import PipelineError, problems_message
 from loupe.records import BaseModelInfo
 from loupe.workstore import fingerprint
@@ -37,23 +37,40 @@ def resolve_base_model(name: str, revision: str | None, *, demo_folder: Path) ->
     """Return the folder of the base model `name`: `demo`, a diffusers folder on disk, or a Hub id with a commit hash.
 
     `demo_folder` holds our own small model in its sub-folder `base`. Raises PipelineError that lists every missing
-    part, or says what to download; it takes seconds, also without a network.
+    part, or says what to download; that takes seconds, also without a network. A download takes as long as it takes.
     """
-    folder = demo_folder / "base" if name == DEMO else Path(name).expanduser()
+    folder = base_model_on_disk(name, revision, demo_folder=demo_folder)
+    if folder is not None:
+        return folder
+    folder = download(name, revision)
+    _require_whole(folder, name)
+    return folder
+
+
+def base_model_on_disk(name: str, revision: str | None, *, demo_folder: Path) -> Path | None:
+    """Return what resolve_base_model does, or None where that would have to download it and can."""
+    folder: Path | None = demo_folder / "base" if name == DEMO else Path(name).expanduser()
     if folder.is_dir() or name == DEMO:
         if revision is not None:
             raise PipelineError(f"model.revision is {revision!r}, but {name} is a folder: set model.revision to null.")
     elif HUB_ID.fullmatch(name):
-        folder = hub_folder(name, revision, missing_parts=missing_parts)
+        folder = cached_folder(name, revision)
+        if folder is None or missing_parts(folder):
+            require_on_hub(name, revision)
+            return None
     else:
         raise PipelineError(
             f"model.base: there is no folder {name!r}, and it is no Hub id (owner/name). Use `demo`, a diffusers "
             f"folder, or e.g. stable-diffusion-v1-5/stable-diffusion-v1-5."
         )
+    _require_whole(folder, name)
+    return folder
+
+
+def _require_whole(folder: Path, name: str) -> None:
     problems = missing_parts(folder) or _shape_problems(folder)
     if problems:
         raise PipelineError(problems_message(f"The base model {name}", problems))
-    return folder
 
 
 def missing_parts(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loupe.diffusion.adapter import AdapterConfig, add_adapter
 from loupe.diffusion.batches import NoiseSchedule, require_finite
+from loupe.diffusion.compilation import require_compiler
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_unet
@@ -36,11 +37,13 @@ def build_trainer(
 
     Nothing else of the base model is loaded, but for the text encoder where that is trained too.
 
-    Raises PipelineError when an example is not finite.
+    Raises PipelineError when an example is not finite, or compiling is asked for and cannot work here.
     """
     import torch
 
     require_finite(examples)
+    if settings.compile:
+        require_compiler(policy.device)
     note = learning_rate_note(settings.optimizer, settings.learning_rate)
     if note and processes.is_main:
         print(f"train: {note}", flush=True)

@@ -23,6 +23,7 @@ KEYS = {
         train_run._DECIDING_CODE,
         {
             "base_model.py": "finds files; the base model's hash is in the key",
+            "compilation.py": "tries whether compiling works; whether it is asked for is in the key",
             "device_memory.py": "a part of latents.py that training does not use",
             "hub.py": "finds files",
             "latents.py": "encodes; the examples' hash is in the key",

@@ -24,7 +24,7 @@ SMALL = {
         "checkpoint_every": 2,
         "batch_size": 4,
         "lr_warmup_steps": 1,
-        "validation_timesteps": 2,
+        "validation_timesteps": 8,
         "preview_prompts": 0,
     },
     "generate": {

@@ -129,6 +129,19 @@ def test_made_up_examples_have_tokens_too(project, capsys):
     assert "loss" in report["training"]
 
 
+def test_fast_says_that_a_base_model_is_still_to_be_downloaded_and_does_not(project, capsys, monkeypatch, tmp_path):
+    import huggingface_hub
+
+    revision = "0123456789" * 4
+    change(project, "model", base="owner/model", revision=revision)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_args, **_options: None)
+    monkeypatch.setattr("loupe.diffusion.base_model.download", lambda *_: pytest.fail("a download was begun"))
+    cli.main(["check", "--fast"])
+    said = lines_of(capsys.readouterr().out)["base model"]
+    assert said == "owner/model, still to be downloaded from the Hub (about 4 GB), by the first stage that needs it"
+
+
 def test_fast_tries_nothing(project, capsys, monkeypatch):
     monkeypatch.setattr("loupe.preflight_trial.check_by_trial", lambda *_, **__: pytest.fail("a trial was made"))
     cli.main(["check", "--fast"])
@@ -226,8 +239,9 @@ def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
     monkeypatch.setattr(train_memory, "available_bytes", lambda policy: free)
     out, error = refusal(capsys, "check")
     assert "No go: params.yaml: 2 problems" in error
-    assert "training needs about 1.5 GB on cpu, and 0.8 GB are free. No setting would fit" in error
+    assert "training, with the validation of a checkpoint beside it, needs about 1.5 GB on cpu, and 0.8 GB" in error
     assert "drawing 8 pictures together of 64 x 64 px needs about 1.5 GB on cpu" in error
+    assert "No setting would fit" in error
     assert "No resolution would fit" in error
     assert "\ngo " not in out
 
@@ -254,7 +268,10 @@ def test_training_recomputes_activations_where_it_would_not_fit_otherwise(projec
     params, base = load_params(project / "params.yaml"), Path(load_params(project / "params.yaml").model.base)
     adapter = AdapterConfig(params.train.rank, params.train.alpha, ("to_k", "to_out.0", "to_q", "to_v"), str(base))
     cost = unet_cost(base, adapter=adapter, latent_side=8, text_tokens=77, policy=DevicePolicy("cpu", "float32", ""))
-    without = memory.training_bytes(cost, batch_size=4, gradient_checkpointing=False, device="cpu")
+    asked = memory.TrainingSetting(
+        resolution_px=64, batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False, validation_rows=16
+    )
+    without = memory.run_bytes(cost, asked, device="cpu")
     monkeypatch.setattr(train_memory, "available_bytes", lambda policy: without - 1)
     monkeypatch.setattr(trial_run, "try_drawing", lambda *_, **__: DrawingTrial(0.1, 0.1, None))
     seen = []
@@ -283,8 +300,8 @@ def test_running_out_of_device_memory_is_a_sentence(project, capsys, monkeypatch
 
     monkeypatch.setattr(trial_run, "try_training", try_training)
     _, error = refusal(capsys, "check")
-    assert "ran out of memory" in error
-    assert "CUDA out of memory" in error
+    assert "The memory of cpu is full. This training was estimated to take" in error
+    assert "The nearest setting that takes less: data.resolution 64, train.batch_size" in error
 
 
 def test_a_loss_that_is_not_finite_is_no_go(project, capsys, monkeypatch):

@@ -1,11 +1,14 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
-from loupe.diffusion.base_model import base_model_info, resolve_base_model
+from loupe.diffusion.base_model import base_model_info, base_model_on_disk, resolve_base_model
 from loupe.diffusion.model_loading import load_text_encoder, load_unet, load_vae
 from loupe.errors import PipelineError
 from tests.tiny_models import TINY_SIDE_PX, build_tiny_base_model
@@ -88,6 +91,45 @@ def test_a_name_that_is_neither_folder_nor_hub_id_is_refused():
 def test_a_hub_id_needs_a_full_commit_hash(revision):
     with pytest.raises(PipelineError, match="40 hex digits"):
         resolve_base_model("owner/model", revision, demo_folder=NOWHERE)
+
+
+def test_a_mistyped_folder_that_looks_like_a_hub_id_is_told_as_both():
+    with pytest.raises(PipelineError, match=r"there is no folder 'models/sd15' here\. If it is meant as a Hub id"):
+        resolve_base_model("models/sd15", None, demo_folder=NOWHERE)
+
+
+def test_a_folder_that_is_absent_is_named_also_where_the_hub_cannot_be_reached(no_network):
+    with pytest.raises(PipelineError, match=r"there is no folder 'models/sd15' here; as a Hub id it is not in"):
+        resolve_base_model("models/sd15", REVISION, demo_folder=NOWHERE)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_written_is_no_lost_network(monkeypatch, tmp_path, number):
+    import huggingface_hub
+
+    def fails(*_args, local_files_only=False, **_options):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not there")
+        raise OSError(number, os.strerror(number), "blobs/x")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_args, **_options: None)
+    with pytest.raises(PipelineError) as caught:
+        resolve_base_model("owner/model", REVISION, demo_folder=NOWHERE)
+    assert os.strerror(number) in str(caught.value)
+    assert "HF_HOME" in str(caught.value)
+    assert "reached" not in str(caught.value)
+
+
+def test_looking_what_is_on_disk_downloads_nothing(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda _self, name, **options: asked.append(name))
+    monkeypatch.setattr("loupe.diffusion.base_model.download", lambda *_: pytest.fail("a download was begun"))
+    assert base_model_on_disk("owner/model", REVISION, demo_folder=NOWHERE) is None
+    assert asked == ["owner/model"]
 
 
 @pytest.fixture
