@@ -18,6 +18,10 @@ class PipelineError(Exception):
     """A mistake in parameters, data or environment: what was found, what was expected, what to do next."""
 
 
+class UnknownNameError(PipelineError):
+    """A name in parameters that can mean nothing, here or on any other machine."""
+
+
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return up to `limit` of `known` that look most like `name`, best first, ignoring case."""
     by_lower = {candidate.lower(): candidate for candidate in known}

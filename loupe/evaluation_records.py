@@ -59,6 +59,8 @@ class ReferenceManifest(_Record):
     """Metric key -> null."""
     real_scores: dict[str, RealScore]
     """Metric key -> value of the real val images where one exists (CLIP score of photo and caption, ...)."""
+    left_out: dict[str, str] = {}
+    """Entry of evaluate.extractors -> why nothing was measured with it."""
     files: dict[str, str]
 
 
@@ -85,6 +87,8 @@ class EvaluationManifest(_Record):
     """step-N/<metric key> -> why checkpoints.csv has no value there."""
     unreadable: dict[str, str] = {}
     """Picture -> why it cannot be looked at: counted as invalid here, though data/samples knows nothing of it."""
+    left_out: dict[str, str] = {}
+    """Entry of evaluate.extractors -> why no score is by it."""
     findings: tuple[str, ...] = ()
     """What a reader of the scores should know: prompts that the text tower cuts, too few prompts for intervals ..."""
     library_versions: dict[str, str]

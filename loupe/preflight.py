@@ -20,7 +20,7 @@ from loupe.run_params import changed_params
 
 if TYPE_CHECKING:
     from loupe.diffusion.device import DevicePolicy
-    from loupe.evaluation_records import ExtractorInfo
+    from loupe.metrics.extractors import Extractors
 
 ENCODE_ANEW = "dvc repro --force --single-item encode && dvc repro"
 
@@ -51,7 +51,8 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
         problems.append(str(error))
     evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
     try:
-        scorers = resolve_extractors(evaluate.extractors, demo_folder=paths.demo, machine=machine).infos
+        scorers = resolve_extractors(evaluate.extractors, demo_folder=paths.demo, machine=machine)
+        problems += scorers.left_out.values()
     except PipelineError as error:
         problems.append(str(error))
     if problems:
@@ -66,16 +67,14 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     if params.train.train_text_encoder:
         kind = f"rank {params.train.rank}, alpha {params.train.alpha:g}"
         say("adapters", f"of the UNet and of the text encoder, which is trained with it: {kind} each")
-    say("scorers", ", ".join(info.name for info in scorers))
+    say("scorers", ", ".join(info.name for info in scorers.infos))
     say("checkpoints", ", ".join(map(str, steps)))
     n_each = pictures_per_checkpoint(params)
     say("pictures", f"{n_each} for the base model and for each checkpoint, {n_each * (len(steps) + 1)} in all")
     return base, policy
 
 
-def _replaced_weights(
-    params: Params, paths: ProjectPaths, base: Path | None, scorers: tuple[ExtractorInfo, ...]
-) -> list[str]:
+def _replaced_weights(params: Params, paths: ProjectPaths, base: Path | None, scorers: Extractors) -> list[str]:
     """Return what lies outside the project and is not what the results here were made with.
 
     DVC watches what lies inside, and runs a stage again whose parameters changed; of the rest it knows nothing.
@@ -99,8 +98,16 @@ def _replaced_weights(
                 f"{ENCODE_ANEW}"
             )
     reference = files.record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
-    if reference and "reference" not in runs_again and len(reference.extractors) == len(scorers):
-        for entry, before, now in zip(params.evaluate.extractors, reference.extractors, scorers, strict=True):
+    if reference and "reference" not in runs_again:
+        problems += [
+            f"evaluate.extractors: {entry} was not there when data/reference was measured, and DVC does not watch it. "
+            f"Measure anew: {MEASURE_ANEW}"
+            for entry in reference.left_out
+        ]
+        measured = [entry for entry in params.evaluate.extractors if entry not in reference.left_out]
+        present = dict(zip(scorers.entries, scorers.infos, strict=True))
+        for entry, before in zip(measured, reference.extractors, strict=False):
+            now = present[entry]
             if before.sha256 != now.sha256 and entry not in (DEMO_ENTRY, DEMO_CLIP_ENTRY):
                 problems.append(
                     f"evaluate.extractors: {entry} is not what data/reference and the scores were measured with "

@@ -30,7 +30,8 @@ def _replaced_extractors(store: RunStore) -> dict[str, str]:
     reference = store.files.sha256(store.paths.root / "data" / "reference" / "manifest.json")
     if params is None or evaluation is None or reference not in (None, evaluation.reference_sha256):
         return {}
-    for entry, info in zip(params.evaluate.extractors, evaluation.extractors, strict=False):
+    measured_with = [entry for entry in params.evaluate.extractors if entry not in evaluation.left_out]
+    for entry, info in zip(measured_with, evaluation.extractors, strict=False):
         weights = local_weights(entry)
         file = None if weights is None else store.paths.root / weights
         if file is not None and _changed_after(file, measured) and store.files.sha256(file) != info.sha256:

@@ -42,9 +42,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
-    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
-    extractors.require_same(reference.extractors)
+    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine).as_in(reference)
     train = read_image_set(paths.reference, "train", reference.files, made_by="reference")
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
@@ -72,13 +71,13 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     beside["real_scores"] = real_scores(real, evaluated.specs, **draws)
     files = write_features(paths.confirmation, evaluated) | write_image_set(paths.confirmation, "test", test)
     places = {"samples": paths.confirmation, "reference": paths.reference, "files": files}
-    manifest = evaluation_manifest(evaluated, extractors.infos, **places, **beside, targets={})
+    manifest = evaluation_manifest(evaluated, extractors, **places, **beside, targets={})
     write_record(paths.confirmation / CONFIRMED, manifest)
     write_csv(paths.metrics / "final.csv", tables.FINAL_COLUMNS, tables.final_rows(evaluated, **beside))
     look = {"test_sha256": dataset.captions_sha256["test"], "step": selection.step}
     looks = remember_look(paths.work, rendered.manifest, extractors.infos, **look)
     write_json(paths.metrics / "final.json", tables.final(evaluated, extractors.infos, verdict=selection.verdict))
-    for line in (*evaluated.said, look_note(looks)):
+    for line in (*evaluated.said, *extractors.notes, look_note(looks)):
         print(f"confirm: on test: {line}")
     report_counts("confirm", computed=rendered.n_computed, reused=rendered.n_reused)
 

@@ -41,12 +41,11 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
-    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
+    reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
+    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine).as_in(reference)
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
     require_same_run(samples, read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train"))
     losses = read_validation_losses(paths.metrics, samples.steps)
-    reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
-    extractors.require_same(reference.extractors)
     train, val = (read_image_set(paths.reference, s, reference.files, made_by="reference") for s in ("train", "val"))
     real = RealPhotos(train=train, held_out=val)
     common = {"extractors": extractors, "store": store, "batch_size": settings.batch_size}
@@ -65,7 +64,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     _write_metrics(paths.metrics, evaluated, reference)
     manifest = evaluation_manifest(
         evaluated,
-        extractors.infos,
+        extractors,
         samples=paths.samples,
         reference=paths.reference,
         files=write_features(empty_folder(paths.evaluation), evaluated),
@@ -75,7 +74,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
     )
     write_record(paths.evaluation / "manifest.json", manifest)
-    for line in evaluated.said:
+    for line in (*evaluated.said, *extractors.notes):
         print(f"evaluate: {line}")
     report_counts("evaluate", computed=evaluated.measured.computed, reused=evaluated.measured.reused)
 

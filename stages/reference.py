@@ -5,8 +5,10 @@ Reads data/dataset (never its test split) and the extractors; writes data/refere
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from loupe.atomic_io import empty_folder, read_record, write_record
-from loupe.evaluation_records import ReferenceManifest
+from loupe.evaluation_records import Null, ReferenceManifest
 from loupe.params import GenerateParams, Params
 from loupe.paths import ProjectPaths
 from loupe.records import DatasetManifest, Split
@@ -64,17 +66,23 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         n_real={split: len(images[split]) for split in SPLITS},
         nulls=nulls,
         real_scores=scores,
+        left_out=dict(extractors.left_out),
         files=files,
     )
     write_record(folder / "manifest.json", manifest)
-    for key, null in nulls.items():
-        against = f" against {null.n_b}" if null.n_b else ""
-        print(f"reference: {key} of {null.n_a} real photos{against}: {null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]")
+    for line in (*_said(nulls), *extractors.notes):
+        print(f"reference: {line}")
     report_counts(
         "reference",
         computed=sum(counts.computed for counts in measured),
         reused=sum(counts.reused for counts in measured),
     )
+
+
+def _said(nulls: Mapping[str, Null]) -> Iterator[str]:
+    for key, null in nulls.items():
+        against = f" against {null.n_b}" if null.n_b else ""
+        yield f"{key} of {null.n_a} real photos{against}: {null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]"
 
 
 def _n_prompts(generate: GenerateParams, *, n_val: int) -> int:

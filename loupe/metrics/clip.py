@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loupe.atomic_io import sha256_file
-from loupe.errors import PipelineError, nearest_names
+from loupe.errors import PipelineError, UnknownNameError, nearest_names
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import CLIP_FILE, DEMO_CLIP
 from loupe.metrics.cached_files import is_cached_file
@@ -104,7 +104,7 @@ def find_clip(name: str) -> ClipSource:
     config = open_clip.get_model_config(architecture)
     if config is None or not tag:
         near = ", ".join(nearest_names(architecture, open_clip.list_models())) or "open_clip.list_models()"
-        raise PipelineError(
+        raise UnknownNameError(
             f"evaluate.extractors names {name!r}; expected <open_clip architecture>/<pretrained tag or local "
             f"safetensors file>, e.g. ViT-B-32/laion2b_s34b_b79k. Near architectures: {near}."
         )

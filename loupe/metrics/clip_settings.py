@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loupe.errors import PipelineError
+from loupe.errors import UnknownNameError
 
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 ACTIVATION = "activation"
@@ -18,7 +18,7 @@ ACTIVATION = "activation"
 def settings_of_tag(architecture: str, tag: str, *, entry: str) -> dict[str, Any]:
     """Return the preprocessing of a pretrained tag, open_clip's own names of it -> values.
 
-    Raises PipelineError for a tag that the architecture has not, and for one trained with QuickGELU under an
+    Raises UnknownNameError for a tag that the architecture has not, and for one trained with QuickGELU under an
     architecture without it (or the reverse): it would load, and score wrongly.
     """
     import open_clip
@@ -26,13 +26,13 @@ def settings_of_tag(architecture: str, tag: str, *, entry: str) -> dict[str, Any
     pretrained = open_clip.get_pretrained_cfg(architecture, tag)
     if not pretrained:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        raise PipelineError(
+        raise UnknownNameError(
             f"evaluate.extractors names {entry!r}: {architecture} has no pretrained tag {tag!r}. Known tags: {known}; "
             "a local file must end in .safetensors."
         )
     twin, tag_is_quick, is_quick = _twin(architecture), _is_quick(pretrained), _has_quick_gelu(architecture)
     if twin and tag_is_quick != is_quick:
-        raise PipelineError(
+        raise UnknownNameError(
             f"evaluate.extractors: weights as {tag} were trained {_with(tag_is_quick)} QuickGELU, {architecture} is "
             f"{_with(is_quick)} it; the scores would be wrong without any error. Use {twin}/..."
         )
@@ -42,7 +42,7 @@ def settings_of_tag(architecture: str, tag: str, *, entry: str) -> dict[str, Any
 def tag_of_file(architecture: str, *, entry: str) -> str | None:
     """Return a tag whose settings stand for a file's, since all of the architecture agree; None where it has no tags.
 
-    Raises PipelineError where they differ in preprocessing or activation, with what to write.
+    Raises UnknownNameError where they differ in preprocessing or activation, with what to write.
     """
     import open_clip
 
@@ -60,7 +60,7 @@ def tag_of_file(architecture: str, *, entry: str) -> str | None:
     listed = "; ".join(f"{words}: {_few(tags)}" for words, tags in groups.items())
     example = next(tag for tag, of in settings.items() if of[ACTIVATION] == own)
     twin = _twin(architecture) if ACTIVATION in differing else None
-    raise PipelineError(
+    raise UnknownNameError(
         f"evaluate.extractors names {entry!r}, but weights of {architecture} come with different settings, and a file "
         f"does not say which it was trained with ({listed}). Write the tag whose settings it needs behind it, e.g. "
         f"{entry}@{example}.{f' Weights with the other activation belong under {twin}/.' if twin else ''}"

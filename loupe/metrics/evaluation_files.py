@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import sha256_file
-from loupe.evaluation_records import EvaluationManifest, ExtractorInfo
+from loupe.evaluation_records import EvaluationManifest
 from loupe.metrics.evaluation import RESAMPLES, Evaluated
+from loupe.metrics.extractors import Extractors
 from loupe.metrics.image_set_files import write_arrays, write_image_set
 from loupe.metrics.scoring import draws_by_name
 from loupe.paths import step_name
@@ -35,7 +36,7 @@ def write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
 
 def evaluation_manifest(
     evaluated: Evaluated,
-    extractors: tuple[ExtractorInfo, ...],
+    extractors: Extractors,
     *,
     samples: Path,
     reference: Path,
@@ -47,7 +48,7 @@ def evaluation_manifest(
     `compared` are nulls and real_scores and, where there are such, controls and targets.
     """
     return EvaluationManifest(
-        extractors=extractors,
+        extractors=extractors.infos,
         metric_keys=tuple(evaluated.specs),
         n_real=evaluated.n_real,
         samples_sha256=sha256_file(samples / "manifest.json"),
@@ -55,7 +56,8 @@ def evaluation_manifest(
         best_steps=dict(evaluated.best_steps),
         absent=evaluated.absent,
         unreadable=evaluated.unreadable,
-        findings=evaluated.findings,
+        left_out=dict(extractors.left_out),
+        findings=(*evaluated.findings, *extractors.notes),
         library_versions=library_versions(*LIBRARIES),
         files=dict(files),
         **compared,

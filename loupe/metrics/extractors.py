@@ -1,7 +1,7 @@
 """From the names in params.yaml to extractors: what they are is known at once, the networks load when needed.
 
-A missing or altered extractor is a PipelineError here, before any image is read. The demo's names are resolved here and
-nowhere else.
+A missing or altered extractor is a PipelineError here, before any image is read, or left out where nothing goes by it.
+The demo's names are resolved here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from loupe.errors import PipelineError, nearest_names, problems_message
-from loupe.evaluation_records import ExtractorInfo
+from loupe.errors import PipelineError, UnknownNameError, nearest_names, problems_message
+from loupe.evaluation_records import ExtractorInfo, ReferenceManifest
 from loupe.metric_specs import MEASURE_ANEW, array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
@@ -29,6 +29,7 @@ DEMO, DEMO_CLIP_ENTRY, INCEPTION = "demo", "demo-clip", "inception"
 EXAMPLES = (DEMO, DEMO_CLIP_ENTRY, INCEPTION, *KINDS)
 """Names of entries, without what may follow their colon."""
 HERE = Path(__file__).parent
+ANEW = f"To measure with it: {MEASURE_ANEW}"
 ROLES_WITH_TEXTS = ("clip", "preference")
 
 ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
@@ -74,6 +75,15 @@ class Extractors:
     """What measures the pictures of a run, in the order of evaluate.extractors."""
 
     members: tuple[Extractor, ...]
+    entries: tuple[str, ...]
+    """The entry of evaluate.extractors that each member is."""
+    left_out: Mapping[str, str]
+    """Entry -> why nothing is measured with it; never one that `select` goes by."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the scores should know."""
+        return tuple(f"no scores by {entry}: {reason}" for entry, reason in self.left_out.items())
 
     @property
     def infos(self) -> tuple[ExtractorInfo, ...]:
@@ -84,30 +94,67 @@ class Extractors:
         """Return the prefix of its arrays in an image set."""
         return array_prefix(member.info, self.infos)
 
-    def require_same(self, measured_with: tuple[ExtractorInfo, ...]) -> None:
-        """Raise PipelineError when data/reference was measured with others: distances would mean nothing."""
-        if measured_with != self.infos:
-            before, now = (
-                ", ".join(f"{e.name} ({e.sha256[:12]})" for e in infos) for infos in (measured_with, self.infos)
+    def as_in(self, reference: ReferenceManifest) -> Extractors:
+        """Return those that data/reference was measured with too, the others left out.
+
+        Raises PipelineError when one has been replaced since: distances would mean nothing.
+        """
+        kept = [(e, m) for e, m in zip(self.entries, self.members, strict=True) if e not in reference.left_out]
+        late = {entry: f"not in data/reference. {ANEW}" for entry in self.entries if entry in reference.left_out}
+        gone = [entry for entry in self.left_out if entry not in reference.left_out]
+        now = tuple(member.info for _, member in kept)
+        before = tuple(info for info in reference.extractors if info in now) if gone else reference.extractors
+        if now != before or len(now) + len(gone) != len(reference.extractors):
+            of_reference, of_run = (
+                ", ".join(f"{e.name} ({e.sha256[:12]})" for e in infos) for infos in (reference.extractors, now)
             )
             raise PipelineError(
-                f"data/reference was measured with {before}, this run measures with {now}. Run: {MEASURE_ANEW}"
+                f"data/reference was measured with {of_reference}, this run measures with {of_run}. Run: {MEASURE_ANEW}"
             )
+        return Extractors(
+            members=tuple(member for _, member in kept),
+            entries=tuple(entry for entry, _ in kept),
+            left_out={**self.left_out, **late},
+        )
 
 
 def resolve_extractors(names: Sequence[str], *, demo_folder: Path, machine: Machine) -> Extractors:
-    """Return the extractors of evaluate.extractors; all that is wrong is in one PipelineError."""
-    problems, members = [], []
+    """Return the extractors of evaluate.extractors; all that is wrong is in one PipelineError.
+
+    One whose files are not there, or not what they should be, is left out where nothing else depends on it; the first
+    of pictures and the first of texts decide in `select`, by a rule that was fixed before the run.
+    """
+    problems, members, left_out = [], {}, {}
     for name in names:
         try:
-            members.append(_extractor(name, demo_folder, machine))
-        except PipelineError as error:
+            members[name] = _extractor(name, demo_folder, machine)
+        except UnknownNameError as error:
             problems.append(str(error))
+        except PipelineError as error:
+            if _can_be_spared(name, names):
+                left_out[name] = str(error)
+            else:
+                problems.append(str(error))
     if not problems:
-        problems = _wrong_together([member.info for member in members])
+        problems = _wrong_together([member.info for member in members.values()])
     if problems:
-        raise PipelineError(problems_message("evaluate.extractors", problems) if len(problems) > 1 else problems[0])
-    return Extractors(members=tuple(members))
+        everything = [*problems, *left_out.values()]
+        raise PipelineError(problems_message("evaluate.extractors", everything) if everything[1:] else everything[0])
+    return Extractors(members=tuple(members.values()), entries=tuple(members), left_out=left_out)
+
+
+def _can_be_spared(name: str, names: Sequence[str]) -> bool:
+    """Whether no other entry changes its place, and `select` nothing, where this one is absent."""
+    groups = [_group(entry) for entry in names]
+    group, place = groups[names.index(name)], names.index(name)
+    return place != groups.index(group) or (group not in ("pictures", "texts") and groups.count(group) == 1)
+
+
+def _group(entry: str) -> str:
+    start = entry.partition(":")[0]
+    if start in KINDS and KINDS[start].role != "features":
+        return KINDS[start].role
+    return "pictures" if start in (DEMO, INCEPTION, *KINDS) else "texts"
 
 
 def pixel_measure_kind() -> str:
@@ -145,7 +192,7 @@ def _extractor(name: str, demo_folder: Path, machine: Machine) -> Extractor:
     if name == DEMO_CLIP_ENTRY or "/" in name:
         return _clip(find_demo_clip(demo_folder / "clip") if name == DEMO_CLIP_ENTRY else find_clip(name), machine)
     near = nearest_names(start, EXAMPLES)
-    raise PipelineError(
+    raise UnknownNameError(
         f"evaluate.extractors: no extractor is called {name!r}."
         f"{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(EXAMPLES)}, and "
         "<open_clip architecture>/<pretrained tag, or local safetensors file and perhaps @<pretrained tag>>."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loupe.atomic_io import sha256_file
-from loupe.errors import PipelineError
+from loupe.errors import PipelineError, UnknownNameError
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metrics.cached_files import is_cached_file
 
@@ -74,7 +74,7 @@ def find_transformer(kind_name: str, place: str) -> TransformerSource:
     place = place or kind.default or ""
     entry = f"evaluate.extractors names {kind_name}{f':{place}' if place else ''}"
     if not place:
-        raise PipelineError(f"{entry}, but not which; give a Hub id or a folder, e.g. {kind.example}.")
+        raise UnknownNameError(f"{entry}, but not which; give a Hub id or a folder, e.g. {kind.example}.")
     folder = Path(place).expanduser()
     from_hub = not folder.is_dir()
     if from_hub:

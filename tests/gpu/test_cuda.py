@@ -39,9 +39,9 @@ def gpu_trainer(base, dtype="bfloat16", *, recorded=True, **settings):
 
 
 def on_gpu(name):
-    from loupe.diffusion import base_model
+    from loupe.diffusion import model_loading
 
-    load = getattr(base_model, name)
+    load = getattr(model_loading, name)
     return lambda folder, *, device, dtype: load(folder, device="cuda", dtype=dtype)
 
 

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from loupe import cli
-from loupe.atomic_io import write_record
+from loupe.atomic_io import read_record, write_record
 from loupe.diffusion import memory, train_memory, trial_run
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.cost_model import drawing_cost, unet_cost
@@ -201,6 +201,26 @@ def test_a_replaced_extractor_is_no_go_with_the_command_that_measures_anew(with_
     weights.write_bytes(b"Weights")
     _, error = refusal(capsys, "check", "--fast")
     assert f"ViT-B-32-quickgelu/{weights} is not what data/reference and the scores were measured with" in error
+    assert "dvc repro --force --single-item reference && dvc repro" in error
+
+
+def test_an_extractor_that_is_absent_is_no_go_though_the_stages_could_do_without(project, capsys):
+    change(project, "evaluate", extractors=["demo", "demo-clip", "inception:/no/such.pth"])
+    _, error = refusal(capsys, "check", "--fast")
+    assert "/no/such.pth is not there" in error
+
+
+def test_an_extractor_that_came_after_the_measurement_is_no_go_with_the_command_that_measures_anew(
+    with_results, capsys
+):
+    project, _, _ = with_results
+    entry = load_params(project / "params.yaml").evaluate.extractors[-1]
+    path = project / "data" / "reference" / "manifest.json"
+    manifest = read_record(path, ReferenceManifest, made_by="reference")
+    without = {"extractors": manifest.extractors[:-1], "left_out": {entry: "it was not there"}}
+    write_record(path, manifest.model_copy(update=without))
+    _, error = refusal(capsys, "check", "--fast")
+    assert f"{entry} was not there when data/reference was measured" in error
     assert "dvc repro --force --single-item reference && dvc repro" in error
 
 

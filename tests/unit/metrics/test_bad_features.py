@@ -14,6 +14,7 @@ from loupe.metrics.clip import load_clip
 from loupe.workstore import WorkStore
 from stages.evaluate import evaluate
 from stages.reference import reference
+from stages.select import select
 from tests.unit.metrics.evaluation_project import Run
 from tests.unit.metrics.small_run import read_json
 
@@ -70,6 +71,23 @@ def test_a_feature_of_zeros_leaves_out_the_scores_that_need_its_direction_and_no
     said = f"only zeros, which have no direction, for the image of {sample.prompt_id} ({sample.seed_index})"
     assert all(said in reason for reason in absent.values())
     assert "clip_demo_last" not in read_json(anew.paths.metrics / "summary.json")
+
+
+def test_an_extractor_that_is_not_there_leaves_out_its_own_scores_and_says_why(
+    evaluated: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {name: evaluated.table(name) for name in ("checkpoints.csv", "per_image.csv", "overfitting.csv")}
+    entry = "inception:/no/such.pth"
+    wanted = {"evaluate": {"extractors": ["demo", "demo-clip", entry]}}
+    for work in (reference, evaluate, select):
+        evaluated.stage(work, **wanted)
+    assert {name: evaluated.table(name) for name in before} == before
+    manifest = evaluated.evaluation()
+    assert manifest.findings[-1] == f"no scores by {entry}: {manifest.left_out[entry]}"
+    assert "/no/such.pth is not there. Download" in manifest.left_out[entry]
+    said = capsys.readouterr().out
+    assert f"reference: no scores by {entry}: " in said
+    assert f"evaluate: no scores by {entry}: " in said
 
 
 def test_a_real_photo_without_direction_leaves_out_the_distance_and_its_null(

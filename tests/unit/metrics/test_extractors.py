@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 from loupe.errors import PipelineError
+from loupe.evaluation_records import ReferenceManifest
 from loupe.metrics import inception
 from loupe.metrics.clip import find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import demo_classifier_info, load_demo_classifier
-from loupe.metrics.extractors import Machine, resolve_extractors
+from loupe.metrics.extractors import Extractors, Machine, resolve_extractors
 from loupe.metrics.images import MadeImage
 from loupe.metrics.measure import ImageRow, complete_features
 from loupe.workstore import WorkStore
@@ -185,10 +187,79 @@ def test_a_network_loads_once_per_process(demo: Path) -> None:
 
 def test_reference_of_other_extractors_is_refused(demo: Path) -> None:
     found = resolve_extractors(("demo", "demo-clip"), demo_folder=demo, machine=CPU)
-    found.require_same(found.infos)
+    assert found.as_in(measured_with(found)) == found
     other = found.infos[0].model_copy(update={"sha256": "f" * 64})
     with pytest.raises(PipelineError, match="Run: dvc repro --force --single-item reference && dvc repro"):
-        found.require_same((other, found.infos[1]))
+        found.as_in(measured_with(replace(found, members=(replace(found.members[0], info=other), found.members[1]))))
+
+
+# --- extractors that are not there -----------------------------------------------------------------------------------
+
+
+def measured_with(extractors: Extractors) -> ReferenceManifest:
+    return ReferenceManifest(
+        extractors=extractors.infos, n_real={}, nulls={}, real_scores={}, left_out=dict(extractors.left_out), files={}
+    )
+
+
+def resolved(demo: Path, *names: str) -> Extractors:
+    return resolve_extractors(names, demo_folder=demo, machine=CPU)
+
+
+def test_one_that_nothing_goes_by_is_left_out_with_the_reason(demo: Path, tmp_path: Path) -> None:
+    altered = tmp_path / "altered.pth"
+    altered.write_bytes(b"other weights")
+    entries = ("demo", "demo-clip", f"inception:{altered}", "aesthetic:no/such-model", "ViT-B-32/no/such.safetensors")
+    found = resolved(demo, *entries)
+    assert found.infos == resolved(demo, "demo", "demo-clip").infos
+    assert found.entries == ("demo", "demo-clip")
+    assert tuple(found.left_out) == entries[2:]
+    assert f"expected {inception.SHA256}" in found.left_out[f"inception:{altered}"]
+    assert all(note.startswith(f"no scores by {entry}: ") for note, entry in zip(found.notes, entries[2:], strict=True))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ("inception:/no/such.pth", "demo", "demo-clip"),  # the first of pictures: another would decide
+        ("demo", "ViT-B-32/no/such.safetensors", "demo-clip"),  # the first of texts
+        ("demo", "demo-clip", "aesthetic:no/such-model", "aesthetic:another/model"),  # another would take its columns
+        ("demo", "demo-clip", "inception:/no/such.pth", "dinov3"),  # a name that means nothing, whatever its place
+    ],
+)
+def test_one_whose_absence_would_change_more_than_its_own_scores_is_refused(demo: Path, entries: tuple) -> None:
+    with pytest.raises(PipelineError):
+        resolved(demo, *entries)
+
+
+def test_with_a_name_that_means_nothing_all_else_that_is_absent_is_said_too(demo: Path) -> None:
+    with pytest.raises(PipelineError, match=r"(?s)2 problems.*no extractor is called 'dinov3'.*no/such\.pth is not"):
+        resolved(demo, "demo", "demo-clip", "inception:/no/such.pth", "dinov3")
+
+
+def test_what_came_after_the_reference_was_measured_is_left_out_until_that_is_measured_anew(
+    demo: Path,
+) -> None:
+    absent = resolved(demo, "demo", "demo-clip", "inception:/no/such.pth")
+    both = replace(
+        absent, members=(*absent.members, absent.members[0]), entries=(*absent.entries, "inception:/no/such.pth"),
+        left_out={},
+    )  # fmt: skip
+    found = both.as_in(measured_with(absent))
+    assert found.members == absent.members
+    assert "dvc repro --force --single-item reference" in found.left_out["inception:/no/such.pth"]
+
+
+def test_what_has_gone_since_the_reference_was_measured_is_left_out_and_a_replaced_one_still_refused(
+    demo: Path,
+) -> None:
+    now = resolved(demo, "demo", "demo-clip", "inception:/no/such.pth")
+    third = replace(now.members[0], info=now.infos[0].model_copy(update={"name": "inception"}))
+    before = measured_with(replace(now, members=(*now.members, third), left_out={}))
+    assert now.as_in(before) == now
+    replaced = now.infos[0].model_copy(update={"sha256": "f" * 64})
+    with pytest.raises(PipelineError, match="data/reference was measured with"):
+        now.as_in(before.model_copy(update={"extractors": (replaced, *before.extractors[1:])}))
 
 
 def test_info_of_the_demo_classifier_names_what_it_is(demo: Path) -> None:
