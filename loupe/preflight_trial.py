@@ -13,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from loupe.atomic_io import read_record
 from loupe.errors import PipelineError, problems_message
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
 from loupe.preflight import pictures_per_checkpoint, say
+from loupe.records import DatasetManifest
 
 if TYPE_CHECKING:
     from loupe.diffusion.adapter import AdapterConfig
@@ -45,8 +47,10 @@ class _Setup:
     adapter: AdapterConfig
     examples: Examples
     examples_origin: str
-    n_val: int | None
-    """Photos that the validation loss is taken over; None as long as they are not encoded."""
+    n_photos: dict[str, int]
+    """Split -> prepared photos; empty as long as there are none."""
+    is_encoded: bool
+    """Whether training would find the photos encoded."""
 
     @property
     def side_px(self) -> int:
@@ -76,8 +80,9 @@ def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: Devi
     say(
         "peak memory", "not counted on this device" if peak_gb is None else f"{peak_gb:.2f} GB, measured over the trial"
     )
+    encoding_s = None if setup.is_encoded or not setup.n_photos else _try_encoding(setup, problems)
     if training and drawing:
-        say("whole run", _whole_run(setup, plan, training, drawing))
+        say("whole run", _whole_run(setup, plan, training, drawing, encoding_s=encoding_s))
     if problems:
         raise PipelineError(problems_message(f"No go: {params_file}", problems))
     say("go", "dvc repro")
@@ -108,19 +113,26 @@ def _set_up(
     if problems or adapter is None:
         return None
     settings = TrainSettings.of(params.train.model_dump(), seed=params.seed)
-    examples, origin, n_val = _examples(params, paths, base, info, settings)
+    examples, origin, is_encoded = _examples(params, paths, base, info, settings)
     return _Setup(
         params=params, base=base, info=info, policy=policy, adapter=adapter, settings=settings,
-        examples=examples, examples_origin=origin, n_val=n_val,
+        examples=examples, examples_origin=origin, n_photos=_n_photos(paths), is_encoded=is_encoded,
     )  # fmt: skip
+
+
+def _n_photos(paths: ProjectPaths) -> dict[str, int]:
+    try:
+        manifest = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
+    except PipelineError:
+        return {}
+    return manifest.n_examples
 
 
 def _examples(
     params: Params, paths: ProjectPaths, base: Path, info: BaseModelInfo, settings: TrainSettings
-) -> tuple[Examples, str, int | None]:
+) -> tuple[Examples, str, bool]:
     """Return the encoded training examples, or made-up ones where there are none that would be used."""
     from loupe.diffusion.batches import training_examples
-    from loupe.diffusion.latent_files import read_examples
     from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
     from loupe.diffusion.trial_run import made_up_examples
 
@@ -129,12 +141,11 @@ def _examples(
         examples = training_examples(paths.latents, base=info, settings=settings)
         if examples.mean.shape[-1] * VAE_DOWNSAMPLING != side_px:
             raise PipelineError(f"{paths.latents} is of another data.resolution")
-        n_val = len(read_examples(paths.latents, "val", base=info).image_ids)
     except PipelineError as error:
         reason = str(error).partition("\n")[0]
         made_up = made_up_examples(base, info, side_px=side_px, count=params.train.batch_size)
-        return made_up, f"made up: noise of the right shape ({reason})", None
-    return examples, f"{len(examples.image_ids)} encoded photos of {paths.latents}", n_val
+        return made_up, f"made up: noise of the right shape ({reason})", False
+    return examples, f"{len(examples.image_ids)} encoded photos of {paths.latents}", True
 
 
 def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> TrainingTrial | None:
@@ -170,6 +181,21 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
         steps = "1 step" if trial.n_steps == 1 else f"{trial.n_steps} steps, the last one timed"
         say("training", f"{steps}: {_duration(trial.step_s)}, {rate:.3g} images/s, loss {trial.loss:.4f}")
     return trial
+
+
+def _try_encoding(setup: _Setup, problems: list[str]) -> float | None:
+    from loupe.diffusion.device_memory import FREE_MEMORY
+    from loupe.diffusion.trial_run import try_encoding
+
+    photo_s = _noting(
+        problems,
+        lambda: try_encoding(setup.base, side_px=setup.side_px, policy=setup.policy),
+        device=setup.policy.device,
+        advice=lambda: f"Encoding does not fit. {FREE_MEMORY}",
+    )
+    if photo_s is not None:
+        say("encoding", f"a photo in {_duration(photo_s)}")
+    return photo_s
 
 
 def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> DrawingTrial | None:
@@ -214,8 +240,10 @@ def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> Drawing
     return trial
 
 
-def _whole_run(setup: _Setup, plan: MemoryPlan, training: TrainingTrial, drawing: DrawingTrial) -> str:
-    """Return how long the parts that take longest will take, as measured; encoding and scoring come on top."""
+def _whole_run(
+    setup: _Setup, plan: MemoryPlan, training: TrainingTrial, drawing: DrawingTrial, *, encoding_s: float | None
+) -> str:
+    """Return how long the parts that take longest will take, as measured; scoring comes on top."""
     train, confirm = setup.params.train, setup.params.confirm
     n_checkpoints = len(checkpoint_steps(train.max_steps, train.checkpoint_every))
     n_pictures = pictures_per_checkpoint(setup.params) * (n_checkpoints + 1)
@@ -224,14 +252,15 @@ def _whole_run(setup: _Setup, plan: MemoryPlan, training: TrainingTrial, drawing
         f"{train.max_steps} steps": train.max_steps * training.step_s,
         f"{n_pictures} pictures": n_pictures * _picture_s(setup, drawing),
     }
-    without = ["encoding", "scoring"]
-    if setup.n_val is None:
-        without.insert(1, "validation")
-    else:
-        n_rows = setup.n_val * train.validation_timesteps * (n_checkpoints + 1)
+    if setup.n_photos:
+        n_encoded = setup.n_photos["val"] + setup.n_photos["train"] * (2 if train.random_flip else 1)
+        if encoding_s is not None:
+            parts[f"encoding of {n_encoded} photos"] = n_encoded * encoding_s
+        n_rows = setup.n_photos["val"] * train.validation_timesteps * (n_checkpoints + 1)
         trained_flop = plan.cost.checkpointed_flop if plan.gradient_checkpointing else plan.cost.training_flop
         row_s = training.step_s / setup.settings.effective_batch_size * plan.cost.forward_flop / trained_flop
         parts[f"validation of {n_checkpoints} checkpoints"] = n_rows * row_s
+    without = ["scoring"] if setup.n_photos else ["preparing", "encoding", "validation", "scoring"]
     listed = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in parts.items())
     return f"about {_duration(sum(parts.values()))} ({listed}); without {', '.join(without)}"
 

@@ -18,7 +18,8 @@ from loupe.diffusion.base_model import context_length
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.generation import load_drawing_model
 from loupe.diffusion.latent_files import EMPTY_ROW, Examples, Posteriors
-from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer
+from loupe.diffusion.latents import IMAGES_AT_ONCE_GPU, encode_pixels
+from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.noise import seeded_generator
 from loupe.diffusion.sampling import (
     PictureRequest,
@@ -108,6 +109,20 @@ def try_training(
         if step_s > LONG_S:
             break
     return TrainingTrial(len(losses), step_s, losses[0])
+
+
+def try_encoding(base: Path, *, side_px: int, policy: DevicePolicy) -> float:
+    """Return the seconds that the VAE takes to encode one photo of `side_px` squared, of as many as go together."""
+    vae = load_vae(base, device=policy.device, dtype=torch.float32)
+    together = IMAGES_AT_ONCE_GPU if policy.device == "cuda" else 1
+    pixels = torch.zeros(together, 3, side_px, side_px)
+    for _ in range(2):
+        started = _now(policy)
+        encode_pixels(vae, pixels)
+        whole_s = _now(policy) - started
+        if whole_s > LONG_S:
+            break
+    return whole_s / together
 
 
 def try_drawing(

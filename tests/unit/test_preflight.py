@@ -88,9 +88,20 @@ def test_before_encoding_it_trains_on_made_up_latents_and_says_go(project, capsy
     assert "training about" in report["memory"]
     assert "drawing about" in report["memory"]
     assert "6 steps" in report["whole run"]
-    assert "without encoding, validation, scoring" in report["whole run"]
+    assert "encoding of 8 photos" in report["whole run"]
+    assert report["encoding"].startswith("a photo in ")
+    assert "validation of 3 checkpoints" in report["whole run"]
+    assert report["whole run"].endswith("; without scoring")
     assert report["go"] == "dvc repro"
     assert files_of(project) == before
+
+
+def test_before_preparing_it_says_what_the_estimate_is_without(project, capsys):
+    shutil.rmtree(project / "data" / "dataset")
+    cli.main(["check"])
+    report = lines_of(capsys.readouterr().out)
+    assert report["whole run"].endswith("; without preparing, encoding, validation, scoring")
+    assert "encoding" not in report
 
 
 def test_after_encoding_it_trains_on_the_encoded_photos_and_counts_validation(project, capsys):
