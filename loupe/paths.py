@@ -79,6 +79,11 @@ class ProjectPaths:
         return self.root / ".work" / "train-telemetry.csv"
 
     @property
+    def trackers(self) -> Path:
+        """What experiment trackers write, of all runs."""
+        return self.work / "trackers"
+
+    @property
     def previews(self) -> Path:
         """Pictures that the latest training in this very folder drew at its checkpoints, as in `samples`."""
         return self.root / ".work" / "previews"

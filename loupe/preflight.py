@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loupe.errors import PipelineError, problems_message
-from loupe.evaluation_records import ReferenceManifest
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metric_specs import MEASURE_ANEW
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loupe.metrics.extractors import Extractors
 
 ENCODE_ANEW = "dvc repro --force --single-item encode && dvc repro"
+SCORE_ANEW = "dvc repro --force --single-item evaluate && dvc repro"
 
 
 def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tuple[Path | None, DevicePolicy]:
@@ -33,8 +34,6 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     from loupe.diffusion.base_model import base_model_on_disk
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.diffusion.hub import DOWNLOAD_SIZE
-    from loupe.diffusion.model_loading import load_tokenizer
-    from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
     from loupe.metrics.extractors import Machine, resolve_extractors
 
     problems = []
@@ -44,9 +43,8 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
         problems.append(f"data.root: there is no folder {data}")
     try:
         base = base_model_on_disk(params.model.base, params.model.revision, demo_folder=paths.demo)
-        prompts = fixed_prompts(params.generate.prompts, known_colours=())
         if base is not None:
-            check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
+            require_prompts_fit(params, base)
     except PipelineError as error:
         problems.append(str(error))
     evaluate, machine = params.evaluate, Machine(policy.device, device_identity(policy))
@@ -74,6 +72,15 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     return base, policy
 
 
+def require_prompts_fit(params: Params, base: Path) -> None:
+    """Raise PipelineError when a prompt is longer than the base model's text encoder reads."""
+    from loupe.diffusion.model_loading import load_tokenizer
+    from loupe.diffusion.prompts import check_prompt_lengths, fixed_prompts
+
+    prompts = fixed_prompts(params.generate.prompts, known_colours=())
+    check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
+
+
 def _replaced_weights(params: Params, paths: ProjectPaths, base: Path | None, scorers: Extractors) -> list[str]:
     """Return what lies outside the project and is not what the results here were made with.
 
@@ -99,10 +106,13 @@ def _replaced_weights(params: Params, paths: ProjectPaths, base: Path | None, sc
             )
     reference = files.record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     if reference and "reference" not in runs_again:
+        evaluation = files.record(paths.evaluation / "manifest.json", EvaluationManifest, made_by="evaluate")
+        late = dict.fromkeys(evaluation.left_out if evaluation else (), SCORE_ANEW)
+        late |= dict.fromkeys(reference.left_out, MEASURE_ANEW)
         problems += [
-            f"evaluate.extractors: {entry} was not there when data/reference was measured, and DVC does not watch it. "
-            f"Measure anew: {MEASURE_ANEW}"
-            for entry in reference.left_out
+            f"evaluate.extractors: {entry} was not there when the scores were measured, and DVC does not watch it. "
+            f"Measure anew: {command}"
+            for entry, command in late.items()
         ]
         measured = [entry for entry in params.evaluate.extractors if entry not in reference.left_out]
         present = dict(zip(scorers.entries, scorers.infos, strict=True))

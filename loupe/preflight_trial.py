@@ -17,7 +17,7 @@ from loupe.atomic_io import read_record
 from loupe.errors import PipelineError, problems_message
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
-from loupe.preflight import pictures_per_checkpoint, say
+from loupe.preflight import pictures_per_checkpoint, require_prompts_fit, say
 from loupe.records import DatasetManifest
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: Devi
     say("examples", setup.examples_origin)
     plan = plan_memory(
         base, setup.examples, settings=setup.settings, adapter=setup.adapter, policy=policy,
-        choice=params.train.gradient_checkpointing,
+        choice=params.train.gradient_checkpointing, previews=params.train.preview_prompts > 0,
     )  # fmt: skip
     training = _try_training(setup, plan, problems)
     drawing = _try_drawing(setup, plan.free_bytes, problems)
@@ -89,10 +89,15 @@ def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: Devi
 
 
 def whole_base_model(params: Params, paths: ProjectPaths) -> Path:
-    """Return the base model's folder; the trial needs its weights, so they are downloaded where they are absent."""
+    """Return the base model's folder; the trial needs its weights, so they are downloaded where they are absent.
+
+    Raises PipelineError as resolve_base_model, and when a prompt is too long for it.
+    """
     from loupe.diffusion.base_model import resolve_base_model
 
-    return resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    require_prompts_fit(params, base)
+    return base
 
 
 def _set_up(
@@ -161,8 +166,8 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
     recomputes = "with" if plan.gradient_checkpointing else "without"
     say(
         "memory",
-        f"training about {needed / GB:.2f} GB {recomputes} gradient checkpointing, at most {whole / GB:.2f} GB when a "
-        f"checkpoint is validated, estimated; {plan.free_bytes / GB:.1f} GB free",
+        f"training about {needed / GB:.2f} GB {recomputes} gradient checkpointing, {whole / GB:.2f} GB with what "
+        f"is done with a checkpoint beside it, estimated; {plan.free_bytes / GB:.1f} GB free",
     )
     if problem := memory_problem(plan.cost, plan.setting, device=device, free_bytes=plan.free_bytes):
         problems.append(problem)

@@ -42,8 +42,9 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
+    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
-    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine).as_in(reference)
+    extractors = extractors.as_in(reference)
     train = read_image_set(paths.reference, "train", reference.files, made_by="reference")
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")

@@ -41,8 +41,9 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     settings = params.evaluate
     policy = choose_device()
     machine = Machine(policy.device, device_identity(policy))
+    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine)
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
-    extractors = resolve_extractors(settings.extractors, demo_folder=paths.demo, machine=machine).as_in(reference)
+    extractors = extractors.as_in(reference)
     samples = read_record(paths.samples / "manifest.json", SamplesManifest, made_by="generate")
     require_same_run(samples, read_record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train"))
     losses = read_validation_losses(paths.metrics, samples.steps)

@@ -78,9 +78,10 @@ def _keys_by_use(manifest: EvaluationManifest, settings: SelectParams) -> dict[s
     distance = uses.get(settings.distance, settings.distance)
     known = [key for key, spec in specs.items() if spec.unbiased]
     if distance not in known:
+        left_out = "".join(f" Left out was {entry}: {reason}" for entry, reason in manifest.left_out.items())
         raise PipelineError(
             f"select.distance is {settings.distance!r}, which evaluate.extractors do not give; "
-            f"this run has kid and cmmd (of the first extractors) and {', '.join(known)}."
+            f"this run has kid and cmmd (of the first extractors) and {', '.join(known)}.{left_out}"
         )
     return {**uses, "distance": distance}
 

@@ -61,12 +61,11 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
     states = TrainStore(store, parts)
     wanted = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
-    trackers = Trackers(
-        params.train.trackers, folder=paths.work / "trackers", run_name=states.key[:12], settings=parts["train"]
-    )
-    train_csv = paths.metrics / "train.csv"
+    trackers = Trackers(params.train.trackers, folder=paths.trackers, run_name=states.key[:12], settings=parts["train"])
     options = {"settings": settings, "adapter": adapter, "policy": policy}
-    memory = train_memory.plan_memory(base, examples, choice=params.train.gradient_checkpointing, **options)
+    memory = train_memory.plan_memory(
+        base, examples, choice=params.train.gradient_checkpointing, previews=params.train.preview_prompts > 0, **options
+    )
     options |= {"gradient_checkpointing": memory.gradient_checkpointing, "processes": processes}
     with ExitStack() as stack:
         stack.enter_context(told_when_full(policy.device, memory.why_full))
@@ -76,7 +75,7 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
         if not processes.is_main:
             train_run.take_part(plan, states, base, info, examples, **options)
             return
-        stack.callback(trackers.finish)
+        stack.enter_context(trackers)
         for note in (train_run.device_note(settings, policy), *memory.notes, train_run.starting_point(plan, states)):
             print(note, flush=True)
         review = open_review(base, info, policy=policy, trackers=trackers, **_review_options(params, paths, store))
@@ -84,15 +83,16 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
         kept.keep(step for step in wanted if step not in plan.missing)
         if plan.legs:
             trainer = build_trainer(base, info, examples, **options)
+            files = {"train_csv": paths.metrics / "train.csv", "telemetry_csv": paths.train_telemetry}
             log = TrainLog(
-                train_csv=train_csv, telemetry_csv=paths.train_telemetry, device=policy.device, trackers=trackers,
-                images_per_step=settings.effective_batch_size, interval_s=CSV_INTERVAL_S,
+                **files, device=policy.device, trackers=trackers, interval_s=CSV_INTERVAL_S,
+                images_per_step=settings.effective_batch_size,
             )  # fmt: skip
             rows = train_run.run_legs(plan.legs, trainer, states, interim_interval_s=INTERIM_INTERVAL_S)
             rows = kept.follow(log.follow(rows, lambda: trainer.rows), steps=plan.missing)
             for _ in track(rows, total=plan.n_steps, what="train", unit="step", note=log.note):
                 pass
-        write_train_csv(train_csv, states.load(wanted[-1]).rows)
+        write_train_csv(paths.metrics / "train.csv", states.load(wanted[-1]).rows)
         kept.write_manifest()
     report_counts("train", computed=plan.n_steps, reused=wanted[-1] - plan.n_steps)
 

@@ -1,4 +1,4 @@
-"""Whether torch.compile can work on this machine: it needs a C++ compiler for a CPU and Triton for a GPU.
+"""Whether torch.compile can work on this machine: it needs a C++ compiler for a CPU, and Triton for a GPU.
 
 Found out by compiling something small, before the minutes that the UNet takes.
 """
@@ -26,7 +26,11 @@ def require_compiler(device: str) -> None:
         torch.compile(small, dynamic=False)(torch.ones(64, device=device))
     except TorchDynamoException as error:
         reason = str(error).splitlines()[0]
-        needed = "Triton" if device == "cuda" else "a C++ compiler (on Debian and Ubuntu: apt-get install g++)"
+        needed = (
+            "Triton and a C compiler"
+            if device == "cuda"
+            else "a C++ compiler (on Debian and Ubuntu: apt-get install g++)"
+        )
         raise PipelineError(
             f"train.compile is true, and torch.compile does not work here: {reason} It needs {needed}. Install that, "
             f"or set train.compile to false: slower on a GPU, with the same result."

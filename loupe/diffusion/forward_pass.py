@@ -150,6 +150,12 @@ class SharedPass(ForwardPass):
         return loss.detach(), torch.autograd.grad(loss, self._parameters)
 
 
+def records_steps(settings: TrainSettings, *, autocasts: bool, policy: DevicePolicy) -> bool:
+    """Say whether steps are recorded, for the reasons in `forward_pass`, as long as activations are not recomputed."""
+    plain = settings.lora_dropout == 0 and not settings.train_text_encoder and not autocasts
+    return policy.device == "cuda" and plain and graphs_are_wanted()
+
+
 def forward_pass(
     unet: UNet2DConditionModel,
     parameters: Iterable[torch.nn.Parameter],
@@ -168,8 +174,8 @@ def forward_pass(
     import torch
 
     plain = settings.lora_dropout == 0 and text_encoder is None
-    if policy.device == "cuda" and plain and graphs_are_wanted():
-        if not unet.is_gradient_checkpointing and not needs_autocast(unet):
+    if records_steps(settings, autocasts=needs_autocast(unet), policy=policy):
+        if not unet.is_gradient_checkpointing:
             return RecordedPass(unet, parameters=parameters, settings=settings, policy=policy)
     elif policy.device == "cpu" and plain and not settings.compile and policy.dtype_name == "float32":
         shares = n_shares(settings.batch_size, n_threads=torch.get_num_threads())

@@ -38,10 +38,10 @@ DOWNLOAD_SIZE = "about 4 GB"
 def cached_folder(name: str, revision: str | None) -> Path | None:
     """Return the local snapshot of `name` at commit `revision`, which may lack files; None when there is none.
 
-    Raises PipelineError when the revision is no full commit hash.
+    Raises PipelineError when the revision is no full commit hash, or the name none that the Hub could have.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     if revision is None or not _COMMIT.fullmatch(revision):
         raise PipelineError(
@@ -54,6 +54,8 @@ def cached_folder(name: str, revision: str | None) -> Path | None:
         return Path(snapshot_download(name, revision=revision, allow_patterns=NEEDED_FILES, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    except HFValidationError:
+        raise PipelineError(f"model.base: there is no folder {name!r} here, and it cannot be a Hub id.") from None
 
 
 def require_on_hub(name: str, revision: str | None) -> None:

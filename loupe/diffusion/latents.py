@@ -126,7 +126,7 @@ def _is_stored(store: WorkStore, kind: str, key: str) -> bool:
         read_hashed(path)
     except ValueError as error:
         print(f"encode: a stored entry of {kind} is damaged ({error}); it is computed anew.", flush=True)
-        path.unlink()
+        path.unlink(missing_ok=True)
         return False
     return True
 

@@ -2,9 +2,8 @@
 
 Sums over the counts of cost_model.py, nothing else. What is stated: weights in the policy's dtype; four float32 numbers
 per adapter parameter (weight, gradient, two moments) and one more for a moving average; what the forward pass keeps,
-per image; two of the largest tensors for the backward pass; a fixed allowance for the process; and, when a checkpoint
-is validated beside the trainer, the base model's weights once more with the rows that go through it together. Measured
-against it: benchmarks/README.md.
+per image; two of the largest tensors for the backward pass; a fixed allowance for the process; and what the validation
+and the previews of a checkpoint load and compute beside the trainer. Measured against it: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -28,6 +27,14 @@ _SIDE_STEP = 64
 Checkpointing = Literal["auto", "always", "never"]
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Work that is done while the trainer waits, at the resolution that was asked for."""
+
+    weight_bytes: int
+    activation_bytes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetting:
     """The knobs that decide how much memory training takes."""
@@ -38,8 +45,10 @@ class TrainingSetting:
     gradient_checkpointing: bool
     has_average: bool = False
     """Whether a moving average of the adapter is kept; train.ema_decay."""
-    validation_rows: int = 1
-    """Images that go through the UNet together, at the least, when a checkpoint is validated."""
+    is_recorded: bool = False
+    """Whether the step is recorded on a GPU (cuda_graph.py), which keeps its activations between steps."""
+    beside: Beside | None = None
+    """What is loaded and computed beside the trainer when a checkpoint comes; None for nothing."""
 
     def named(self) -> str:
         """Return the setting as lines of params.yaml say it."""
@@ -82,27 +91,26 @@ def training_bytes(
 
 
 def run_bytes(cost: UNetCost, setting: TrainingSetting, *, device: str, cost_px: int | None = None) -> int:
-    """Return the peak memory of a training run: of its steps, or of validating a checkpoint beside the trainer.
+    """Return the peak memory of a training run: of its steps, or of what is done with a checkpoint beside the trainer.
 
     `cost_px` is the resolution that `cost` was counted at, where it is not the setting's; activations grow with the
-    number of pixels (attention in fused form included). On a GPU the recorded step keeps its activations
-    (cuda_graph.py).
+    number of pixels (attention in fused form included).
     """
     share = (setting.resolution_px / (cost_px or setting.resolution_px)) ** 2
     options = {"gradient_checkpointing": setting.gradient_checkpointing, "device": device}
     options["has_average"] = setting.has_average
     fixed = training_bytes(cost, batch_size=0, **options)
     activations = share * (training_bytes(cost, batch_size=setting.batch_size, **options) - fixed)
-    rows = share * setting.validation_rows * cost.row_bytes
-    validation = cost.weight_bytes - FLOAT32 * cost.n_adapter_parameters + rows
-    recorded = activations if device == "cuda" else 0
-    return math.ceil(fixed + max(activations, recorded + validation))
+    beside = setting.beside or Beside(0, 0)
+    at_checkpoint = beside.weight_bytes + share * beside.activation_bytes + (activations if setting.is_recorded else 0)
+    return math.ceil(fixed + max(activations, at_checkpoint))
 
 
 def needs_gradient_checkpointing(cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int) -> bool:
-    """Return whether a run as asked does not fit into `free_bytes` (see available_bytes) but takes less with it."""
+    """Return whether a run as asked, which is without, does not fit into `free_bytes` and takes less with it."""
     plain, checkpointed = (
-        run_bytes(cost, replace(asked, gradient_checkpointing=choice), device=device) for choice in (False, True)
+        run_bytes(cost, setting, device=device)
+        for setting in (asked, replace(asked, gradient_checkpointing=True, is_recorded=False))
     )
     return checkpointed < plain and plain > free_bytes
 
@@ -148,6 +156,7 @@ def why_full(cost: UNetCost, tried: TrainingSetting, *, device: str, free_bytes:
     """Return what to do where training was estimated to fit and did not: the nearest setting that takes less."""
     needed = run_bytes(cost, tried, device=device)
     fitting = setting_that_fits(cost, tried, device=device, free_bytes=min(needed - 1, free_bytes))
+    fitting = fitting or setting_that_fits(cost, tried, device=device, free_bytes=needed - 1)
     estimate = f"This training was estimated to take {needed / GB:.1f} of the {free_bytes / GB:.1f} GB that were free."
     advice = f"The nearest setting that takes less: {fitting.named()}." if fitting else "No setting would take less."
     return f"{estimate} {advice}"
@@ -183,7 +192,7 @@ def memory_problem(cost: UNetCost, asked: TrainingSetting, *, device: str, free_
         cost, batch_size=asked.batch_size, gradient_checkpointing=asked.gradient_checkpointing, device=device,
         has_average=asked.has_average,
     )  # fmt: skip
-    what = "training" if steps >= needed else "training, with the validation of a checkpoint beside it,"
+    what = "training" if steps >= needed else "training, with what is done with a checkpoint beside it,"
     fitting = setting_that_fits(cost, asked, device=device, free_bytes=free_bytes)
     advice = f"This would fit: {fitting.named()}." if fitting else "No setting would fit on this device."
     return f"{what} needs about {needed / GB:.1f} GB on {device}, and {free_bytes / GB:.1f} GB are free. {advice}"
@@ -200,4 +209,5 @@ def _nearer_to_farther(asked: TrainingSetting) -> Iterator[TrainingSetting]:
                 batch_size=batch_size,
                 gradient_accumulation_steps=asked.gradient_accumulation_steps * (asked.batch_size // batch_size),
                 gradient_checkpointing=True,
+                is_recorded=False,
             )

@@ -7,9 +7,10 @@ to disk, and `wandb sync` is the user's to call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from loupe.errors import PipelineError
 
@@ -50,6 +51,22 @@ class Trackers:
         for tracker in self._started or ():
             tracker.finish()
         self._started = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finish; where the block failed, only what would else lose its last rows, and without hiding the failure.
+
+        Weights & Biases marks a run as crashed by itself when the process ends, unless it was finished before.
+        """
+        if kind is None:
+            self.finish()
+            return
+        for name, tracker in zip(self.names, self._started or (), strict=False):
+            if name != "wandb":
+                with suppress(Exception):
+                    tracker.finish()
 
     def _running(self) -> list[GeneralTracker]:
         if self._started is None:

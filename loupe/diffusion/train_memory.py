@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.cost_model import UNetCost, unet_cost
+from loupe.diffusion.cost_model import UNetCost, drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.forward_pass import records_steps
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.memory import (
+    Beside,
     Checkpointing,
     TrainingSetting,
     available_bytes,
@@ -22,6 +24,7 @@ from loupe.diffusion.memory import (
     needs_gradient_checkpointing,
     why_full,
 )
+from loupe.diffusion.sampling import PICTURES_AT_ONCE_CPU
 from loupe.diffusion.text_encoder_cost import with_text_encoder
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.validation import ROWS_AT_ONCE
@@ -54,8 +57,9 @@ def plan_memory(
     adapter: AdapterConfig,
     policy: DevicePolicy,
     choice: Checkpointing,
+    previews: bool,
 ) -> MemoryPlan:
-    """Return the plan for this run on this device, with the memory that is free now."""
+    """Return the plan for this run on this device, with the memory that is free now; `previews`: whether it draws."""
     side = examples.mean.shape[-1]
     tokens = examples.embeddings.shape[1]
     cost = unet_cost(base, adapter=adapter, latent_side=side, text_tokens=tokens, policy=policy)
@@ -68,12 +72,13 @@ def plan_memory(
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         gradient_checkpointing=False,
         has_average=settings.ema_decay is not None,
-        validation_rows=ROWS_AT_ONCE if policy.device == "cpu" else 1,
+        is_recorded=records_steps(settings, autocasts=adapter.use_dora, policy=policy),
+        beside=_beside(cost, base, latent_side=side, text_tokens=tokens, policy=policy, previews=previews),
     )
     wanted = choice == "always" or (
         choice == "auto" and needs_gradient_checkpointing(cost, plain, device=policy.device, free_bytes=free)
     )
-    setting = replace(plain, gradient_checkpointing=wanted)
+    setting = replace(plain, gradient_checkpointing=wanted, is_recorded=plain.is_recorded and not wanted)
     problem = memory_problem(cost, setting, device=policy.device, free_bytes=free)
     notes = []
     if wanted and choice == "auto":
@@ -81,3 +86,21 @@ def plan_memory(
     if problem:
         notes.append(f"train: WARNING: {problem}")
     return MemoryPlan(wanted, tuple(notes), cost, setting, free, policy.device)
+
+
+def _beside(
+    cost: UNetCost, base: Path, *, latent_side: int, text_tokens: int, policy: DevicePolicy, previews: bool
+) -> Beside:
+    """Return what a checkpoint takes beside the trainer at the least: its validation or, if that is more, its previews.
+
+    A GPU validates row by row where it must (validation.py), and goes without previews (previews.py).
+    """
+    if policy.device != "cpu":
+        return Beside(cost.weight_bytes, cost.row_bytes)
+    validation = Beside(cost.weight_bytes, ROWS_AT_ONCE * cost.row_bytes)
+    if not previews:
+        return validation
+    drawing = drawing_cost(base, latent_side=latent_side, text_tokens=text_tokens, policy=policy)
+    n_rows = 2 * PICTURES_AT_ONCE_CPU
+    drawn = Beside(drawing.weight_bytes, max(n_rows * drawing.row_bytes, drawing.decode_bytes))
+    return max(validation, drawn, key=lambda work: work.weight_bytes + work.activation_bytes)

@@ -16,6 +16,7 @@ import torch
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.base_model import context_length
 from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.device_memory import FREE_MEMORY, Portions
 from loupe.diffusion.generation import load_drawing_model
 from loupe.diffusion.latent_files import EMPTY_ROW, Examples, Posteriors
 from loupe.diffusion.latents import IMAGES_AT_ONCE_GPU, encode_pixels
@@ -114,15 +115,16 @@ def try_training(
 def try_encoding(base: Path, *, side_px: int, policy: DevicePolicy) -> float:
     """Return the seconds that the VAE takes to encode one photo of `side_px` squared, of as many as go together."""
     vae = load_vae(base, device=policy.device, dtype=torch.float32)
-    together = IMAGES_AT_ONCE_GPU if policy.device == "cuda" else 1
-    pixels = torch.zeros(together, 3, side_px, side_px)
+    count = IMAGES_AT_ONCE_GPU if policy.device == "cuda" else 1
+    pixels = torch.zeros(count, 3, side_px, side_px)
+    portions = Portions(count, policy.device, f"Encoding does not fit. {FREE_MEMORY}")
     for _ in range(2):
         started = _now(policy)
-        encode_pixels(vae, pixels)
+        portions.results(count, lambda a, b: encode_pixels(vae, pixels[a:b]))
         whole_s = _now(policy) - started
         if whole_s > LONG_S:
             break
-    return whole_s / together
+    return whole_s / count
 
 
 def try_drawing(

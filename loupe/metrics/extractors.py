@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, UnknownNameError, nearest_names, problems_message
 from loupe.evaluation_records import ExtractorInfo, ReferenceManifest
-from loupe.metric_specs import MEASURE_ANEW, array_prefix, column_name
+from loupe.metric_specs import CLIP_FILE, MEASURE_ANEW, array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
 from loupe.metrics.images import Pixels
@@ -78,7 +78,7 @@ class Extractors:
     entries: tuple[str, ...]
     """The entry of evaluate.extractors that each member is."""
     left_out: Mapping[str, str]
-    """Entry -> why nothing is measured with it; never one that `select` goes by."""
+    """Entry -> why nothing is measured with it; never the first of pictures or of texts."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class Extractors:
 def resolve_extractors(names: Sequence[str], *, demo_folder: Path, machine: Machine) -> Extractors:
     """Return the extractors of evaluate.extractors; all that is wrong is in one PipelineError.
 
-    One whose files are not there, or not what they should be, is left out where nothing else depends on it; the first
+    One whose files are not there, or not what they should be, is left out where nothing else depends on it. The first
     of pictures and the first of texts decide in `select`, by a rule that was fixed before the run.
     """
     problems, members, left_out = [], {}, {}
@@ -144,10 +144,21 @@ def resolve_extractors(names: Sequence[str], *, demo_folder: Path, machine: Mach
 
 
 def _can_be_spared(name: str, names: Sequence[str]) -> bool:
-    """Whether no other entry changes its place, and `select` nothing, where this one is absent."""
-    groups = [_group(entry) for entry in names]
-    group, place = groups[names.index(name)], names.index(name)
-    return place != groups.index(group) or (group not in ("pictures", "texts") and groups.count(group) == 1)
+    """Whether every other entry keeps its place and its columns, and `select` its first two, where this one is absent.
+
+    Not the first of pictures or of texts. Nor one whose columns another of its group would take: of raters the first,
+    and of open_clip models the first with a pretrained tag, which alone writes `clip_score`.
+    """
+    group = _group(name)
+    same = [entry for entry in names if _group(entry) == group]
+    if group not in ("pictures", "texts"):
+        return same[0] != name or len(same) == 1
+    tagged = [entry for entry in same if _has_tag(entry)] if group == "texts" else []
+    return same[0] != name and (name not in tagged[:1] or len(tagged) == 1)
+
+
+def _has_tag(entry: str) -> bool:
+    return entry != DEMO_CLIP_ENTRY and CLIP_FILE.fullmatch(entry) is None
 
 
 def _group(entry: str) -> str:

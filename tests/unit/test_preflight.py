@@ -16,7 +16,7 @@ from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.cost_model import drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.trial_run import DrawingTrial
-from loupe.evaluation_records import ReferenceManifest
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metrics.extractors import Machine, resolve_extractors
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
@@ -231,8 +231,32 @@ def test_an_extractor_that_came_after_the_measurement_is_no_go_with_the_command_
     without = {"extractors": manifest.extractors[:-1], "left_out": {entry: "it was not there"}}
     write_record(path, manifest.model_copy(update=without))
     _, error = refusal(capsys, "check", "--fast")
-    assert f"{entry} was not there when data/reference was measured" in error
+    assert f"{entry} was not there when the scores were measured" in error
     assert "dvc repro --force --single-item reference && dvc repro" in error
+
+
+def test_an_extractor_that_was_gone_while_the_samples_were_scored_is_no_go_with_the_command(with_results, capsys):
+    project, _, _ = with_results
+    entry = load_params(project / "params.yaml").evaluate.extractors[-1]
+    evaluation = EvaluationManifest(
+        extractors=(), metric_keys=(), nulls={}, real_scores={}, n_real=0, samples_sha256="", reference_sha256="",
+        targets={}, left_out={entry: "it was not there"}, library_versions={}, files={},
+    )  # fmt: skip
+    write_record(project / "data" / "evaluation" / "manifest.json", evaluation)
+    _, error = refusal(capsys, "check", "--fast")
+    assert f"{entry} was not there when the scores were measured" in error
+    assert "dvc repro --force --single-item evaluate && dvc repro" in error
+
+
+def test_prompts_are_checked_once_the_base_model_has_come(project, capsys, monkeypatch):
+    """The first look can read no prompt with a tokenizer that is not there yet."""
+    monkeypatch.setattr("loupe.diffusion.base_model.base_model_on_disk", lambda *_args, **_options: None)
+    whole = load_params(project / "params.yaml").model.base
+    monkeypatch.setattr("loupe.diffusion.base_model.resolve_base_model", lambda *_args, **_options: Path(whole))
+    change(project, "generate", prompts={"long": "shoes " * 200})
+    _, error = refusal(capsys, "check")
+    assert "long" in error
+    assert "tokens" in error
 
 
 def test_a_base_model_whose_weights_changed_is_no_go_with_the_command_that_encodes_anew(with_results, capsys):
@@ -270,7 +294,7 @@ def test_what_does_not_fit_is_said_and_not_tried(project, capsys, monkeypatch):
     monkeypatch.setattr(train_memory, "available_bytes", lambda policy: free)
     out, error = refusal(capsys, "check")
     assert "No go: params.yaml: 2 problems" in error
-    assert "training, with the validation of a checkpoint beside it, needs about 1.5 GB on cpu, and 0.8 GB" in error
+    assert "training, with what is done with a checkpoint beside it, needs about 1.5 GB on cpu, and 0.8 GB" in error
     assert "drawing 8 pictures together of 64 x 64 px needs about 1.5 GB on cpu" in error
     assert "No setting would fit" in error
     assert "No resolution would fit" in error
@@ -300,8 +324,9 @@ def test_training_recomputes_activations_where_it_would_not_fit_otherwise(projec
     adapter = AdapterConfig(params.train.rank, params.train.alpha, ("to_k", "to_out.0", "to_q", "to_v"), str(base))
     cost = unet_cost(base, adapter=adapter, latent_side=8, text_tokens=77, policy=DevicePolicy("cpu", "float32", ""))
     asked = memory.TrainingSetting(
-        resolution_px=64, batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False, validation_rows=16
-    )
+        resolution_px=64, batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False,
+        beside=memory.Beside(cost.weight_bytes, 16 * cost.row_bytes),
+    )  # fmt: skip
     without = memory.run_bytes(cost, asked, device="cpu")
     monkeypatch.setattr(train_memory, "available_bytes", lambda policy: without - 1)
     monkeypatch.setattr(trial_run, "try_drawing", lambda *_, **__: DrawingTrial(0.1, 0.1, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -109,6 +110,16 @@ def test_of_several_processes_the_main_one_refuses_instead_of_waiting(folder: Pa
     (folder / "end").touch()
     assert start(folder, seed=3, WORLD_SIZE="2", RANK="1").wait(60) == 0
     assert first.wait(60) == 0
+
+
+def test_a_disk_without_locks_is_said_and_worked_on(tmp_path, monkeypatch, capsys):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("loupe.file_lock.fcntl.flock", refused)
+    with hold(tmp_path / "locks" / "a", busy="busy"):
+        pass
+    assert "is on a disk without locks (No locks available): start nothing beside this" in capsys.readouterr().out
 
 
 def test_a_lock_can_be_taken_again_and_names_its_last_holder(tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ def test_a_hub_id_needs_a_full_commit_hash(revision):
         resolve_base_model("owner/model", revision, demo_folder=NOWHERE)
 
 
+@pytest.mark.parametrize("name", ["./sd15", "a--b/c", "models/sd15."])
+def test_a_name_that_only_looks_like_a_hub_id_is_refused(name):
+    with pytest.raises(PipelineError, match=r"there is no folder .* here, and it cannot be a Hub id"):
+        resolve_base_model(name, REVISION, demo_folder=NOWHERE)
+
+
 def test_a_mistyped_folder_that_looks_like_a_hub_id_is_told_as_both():
     with pytest.raises(PipelineError, match=r"there is no folder 'models/sd15' here\. If it is meant as a Hub id"):
         resolve_base_model("models/sd15", None, demo_folder=NOWHERE)

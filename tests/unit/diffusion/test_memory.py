@@ -8,6 +8,7 @@ from loupe.diffusion.cost_model import DrawingCost, UNetCost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.memory import (
     PROCESS_BYTES,
+    Beside,
     TrainingSetting,
     available_bytes,
     drawing_bytes,
@@ -38,9 +39,6 @@ COST = UNetCost(
 )
 STATE = 3 * 10 * 4
 FIXED = 4_000_000 + STATE + PROCESS
-LIGHT = replace(COST, weight_bytes=4 * 10, row_bytes=0)
-"""All weights are the adapter's, so a validation beside the trainer takes nothing."""
-LIGHT_FIXED = 4 * 10 + STATE + PROCESS
 ASKED = TrainingSetting(resolution_px=512, batch_size=4, gradient_accumulation_steps=2, gradient_checkpointing=False)
 
 
@@ -52,62 +50,75 @@ def test_training_is_weights_state_and_activations_per_image():
 
 
 def test_checkpointing_is_needed_exactly_when_training_does_not_fit_without():
-    plain = LIGHT_FIXED + 4 * 1_100_000
+    plain = FIXED + 4 * 1_100_000
     many = replace(ASKED, batch_size=4)
-    assert not needs_gradient_checkpointing(LIGHT, many, device="cpu", free_bytes=plain)
-    assert needs_gradient_checkpointing(LIGHT, many, device="cpu", free_bytes=plain - 1)
+    assert not needs_gradient_checkpointing(COST, many, device="cpu", free_bytes=plain)
+    assert needs_gradient_checkpointing(COST, many, device="cpu", free_bytes=plain - 1)
 
 
 def test_checkpointing_is_not_taken_for_needed_where_the_validation_decides():
-    only_validation = replace(LIGHT, row_bytes=10_000_000)
-    assert not needs_gradient_checkpointing(only_validation, ASKED, device="cpu", free_bytes=0)
+    heavy = replace(ASKED, beside=Beside(10_000_000, 0))
+    assert not needs_gradient_checkpointing(COST, heavy, device="cpu", free_bytes=0)
 
 
-def test_a_run_takes_what_its_steps_or_a_validation_beside_the_trainer_take():
-    """On a GPU both, since the recorded step keeps its activations."""
-    weights = 4_000_000 - 4 * 10
+def test_a_run_takes_what_its_steps_or_the_work_beside_the_trainer_take():
+    """Both where the step is recorded, which keeps its activations."""
     on_gpu = FIXED - PROCESS + ON_CUDA
     steps = 4 * 1_100_000
-    assert run_bytes(COST, replace(ASKED, validation_rows=16), device="cpu") == FIXED + steps
-    beside = weights + 100 * 7000
-    assert beside > steps
-    assert run_bytes(COST, replace(ASKED, validation_rows=100), device="cpu") == FIXED + beside
-    assert run_bytes(COST, ASKED, device="cuda") == on_gpu + steps + weights + 7000
-    average = replace(ASKED, has_average=True)
-    assert run_bytes(COST, average, device="cuda") == on_gpu + steps + weights + 7000 + 10 * 4
+    little, much = Beside(4_000_000, 7000), Beside(4_000_000, 700_000)
+    assert run_bytes(COST, ASKED, device="cpu") == FIXED + steps
+    assert run_bytes(COST, replace(ASKED, beside=little), device="cpu") == FIXED + steps
+    assert run_bytes(COST, replace(ASKED, beside=much), device="cpu") == FIXED + 4_700_000
+    recorded = replace(ASKED, beside=little, is_recorded=True)
+    assert run_bytes(COST, recorded, device="cuda") == on_gpu + steps + 4_007_000
+    assert run_bytes(COST, replace(recorded, is_recorded=False), device="cuda") == on_gpu + steps
+    assert run_bytes(COST, replace(recorded, has_average=True), device="cuda") == on_gpu + steps + 4_007_000 + 10 * 4
 
 
 def test_activations_of_steps_and_validation_grow_with_the_pixels():
-    half = replace(ASKED, resolution_px=256)
+    half = replace(ASKED, resolution_px=256, beside=Beside(4_000_000, 8000), is_recorded=True)
     on_gpu = FIXED - PROCESS + ON_CUDA
-    expected = on_gpu + 1_100_000 + 4_000_000 - 4 * 10 + 7000 / 4
-    assert run_bytes(COST, half, device="cuda", cost_px=512) == expected
+    assert run_bytes(COST, half, device="cuda", cost_px=512) == on_gpu + 1_100_000 + 4_000_000 + 2000
 
 
 def test_a_run_that_does_not_fit_for_its_validation_says_so():
-    heavy = replace(ASKED, validation_rows=1000)
+    heavy = replace(ASKED, beside=Beside(1000, 7_000_000))
     text = memory_problem(COST, heavy, device="cpu", free_bytes=FIXED + 4 * 1_100_000)
-    assert text.startswith("training, with the validation of a checkpoint beside it, needs about")
+    assert text.startswith("training, with what is done with a checkpoint beside it, needs about")
     assert "data.resolution" in text
 
 
 def test_where_memory_was_full_all_the_same_the_nearest_setting_that_takes_less_is_named():
-    free = LIGHT_FIXED + 10**9
-    text = why_full(LIGHT, ASKED, device="cpu", free_bytes=free)
+    free = FIXED + 10**9
+    text = why_full(COST, ASKED, device="cpu", free_bytes=free)
     assert "was estimated to take 1.5 of the 2.5 GB that were free" in text
     assert "data.resolution 512, train.batch_size 4" in text
     assert "train.gradient_checkpointing always" in text
     recomputing = replace(ASKED, gradient_checkpointing=True)
-    text = why_full(LIGHT, recomputing, device="cpu", free_bytes=free)
+    text = why_full(COST, recomputing, device="cpu", free_bytes=free)
     assert "train.batch_size 2, train.gradient_accumulation_steps 4" in text
     smallest = replace(recomputing, resolution_px=64, batch_size=1)
-    assert why_full(LIGHT, smallest, device="cpu", free_bytes=free).endswith("No setting would take less.")
+    assert why_full(COST, smallest, device="cpu", free_bytes=free).endswith("No setting would take less.")
+
+
+def test_where_it_was_said_beforehand_that_nothing_fits_what_takes_less_is_named_all_the_same():
+    text = why_full(COST, ASKED, device="cpu", free_bytes=1000)
+    assert "train.batch_size 4" in text
+    assert "train.gradient_checkpointing always" in text
+
+
+def test_recomputed_activations_are_not_recorded_so_what_is_proposed_counts_none_of_that():
+    recorded = replace(ASKED, is_recorded=True, beside=Beside(4_000_000, 0))
+    free = FIXED - PROCESS + ON_CUDA + 4_000_000
+    assert setting_that_fits(COST, recorded, device="cuda", free_bytes=free) == replace(
+        recorded, gradient_checkpointing=True, is_recorded=False
+    )
 
 
 def test_what_fits_is_left_as_asked():
-    free = LIGHT_FIXED + 4 * 1_100_000
-    assert setting_that_fits(LIGHT, ASKED, device="cpu", free_bytes=free) == ASKED
-    assert memory_problem(LIGHT, ASKED, device="cpu", free_bytes=free) is None
+    free = FIXED + 4 * 1_100_000
+    assert setting_that_fits(COST, ASKED, device="cpu", free_bytes=free) == ASKED
+    assert memory_problem(COST, ASKED, device="cpu", free_bytes=free) is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +128,7 @@ def test_what_fits_is_left_as_asked():
 def test_checkpointing_comes_before_smaller_batches_and_those_before_lower_resolution(
     room, px, batch_size, accumulation
 ):
-    fitting = setting_that_fits(LIGHT, ASKED, device="cpu", free_bytes=LIGHT_FIXED + room)
+    fitting = setting_that_fits(COST, ASKED, device="cpu", free_bytes=FIXED + room)
     assert fitting == TrainingSetting(
         resolution_px=px,
         batch_size=batch_size,
@@ -128,13 +139,13 @@ def test_checkpointing_comes_before_smaller_batches_and_those_before_lower_resol
 
 
 def test_a_setting_that_does_not_fit_is_said_with_the_one_that_would():
-    text = memory_problem(LIGHT, ASKED, device="cpu", free_bytes=LIGHT_FIXED + 300_000)
+    text = memory_problem(COST, ASKED, device="cpu", free_bytes=FIXED + 300_000)
     assert "training needs about 1.5 GB on cpu, and 1.5 GB are free" in text
     assert "train.batch_size 1, train.gradient_accumulation_steps 8, train.gradient_checkpointing always" in text
 
 
 def test_where_not_even_the_weights_fit_nothing_is_proposed():
-    text = memory_problem(LIGHT, ASKED, device="cpu", free_bytes=LIGHT_FIXED - 1)
+    text = memory_problem(COST, ASKED, device="cpu", free_bytes=FIXED - 1)
     assert text.endswith("No setting would fit on this device.")
 
 

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -180,6 +181,44 @@ def test_trackers_get_every_row_and_only_values_that_exist(tmp_path, recorded):
     assert [event[0] for event in recorded[3:5]] == [1, 2]
     assert recorded[3][1] == {"loss": 0.2, "loss_smoothed": 0.25, "learning_rate": 1e-3, "grad_norm": 1.0}
     assert recorded[5:] == ["finished"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_fails_is_closed_where_rows_would_be_lost_and_not_where_it_would_pass_for_finished(
+    tmp_path, monkeypatch, recorded, fails
+):
+    """Weights & Biases marks a process that crashes by itself, unless the run was finished before."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    ended = []
+
+    class Wandb(LOGGER_TYPE_TO_CLASS["tensorboard"]):
+        requires_logging_directory = False
+
+        def __init__(self, project, **_options):
+            super().__init__(project, None)
+
+        def finish(self):
+            ended.append("wandb")
+
+    class Breaking(LOGGER_TYPE_TO_CLASS["tensorboard"]):
+        def finish(self):
+            ended.append("tensorboard")
+            if fails:
+                raise OSError("disk full")
+
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", Wandb)
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "tensorboard", Breaking)
+
+    def run():
+        with Trackers(["wandb", "tensorboard"], folder=tmp_path, run_name="abc", settings={}) as trackers:
+            trackers.log({"loss": 1.0}, step=1)
+            if fails:
+                raise PipelineError("training stopped")
+
+    with pytest.raises(PipelineError, match="training stopped") if fails else nullcontext():
+        run()
+    assert ended == (["tensorboard"] if fails else ["wandb", "tensorboard"])
 
 
 def test_wandb_is_started_offline(tmp_path, monkeypatch):

@@ -6,14 +6,16 @@ import pytest
 
 from loupe.diffusion import train_memory
 from loupe.diffusion.adapter import AdapterConfig
-from loupe.diffusion.memory import run_bytes
+from loupe.diffusion.cost_model import drawing_cost
+from loupe.diffusion.device import DevicePolicy
+from loupe.diffusion.memory import Beside, run_bytes
 from loupe.diffusion.train_memory import plan_memory
 from loupe.diffusion.validation import ROWS_AT_ONCE
 from tests.tiny_models import build_tiny_base_model
 from tests.unit.diffusion.tiny_training import ATTENTION, CPU, tiny_examples, tiny_settings
 
 ADAPTER = AdapterConfig(rank=4, alpha=8, target_modules=ATTENTION, base_model="tiny")
-OPTIONS = {"settings": tiny_settings(batch_size=4), "adapter": ADAPTER, "policy": CPU}
+OPTIONS = {"settings": tiny_settings(batch_size=4), "adapter": ADAPTER, "policy": CPU, "previews": False}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,34 @@ def test_the_plan_counts_the_validation_and_the_moving_average(base):
     with_average = OPTIONS | {"settings": tiny_settings(batch_size=4, ema_decay=0.9)}
     plain = plan_memory(base, tiny_examples(), choice="never", **OPTIONS)
     averaged = plan_memory(base, tiny_examples(), choice="never", **with_average)
-    assert (plain.setting.validation_rows, plain.setting.has_average) == (ROWS_AT_ONCE, False)
+    cost = plain.cost
+    assert plain.setting.beside == Beside(cost.weight_bytes, ROWS_AT_ONCE * cost.row_bytes)
+    assert not plain.setting.has_average
     assert averaged.setting == replace(plain.setting, has_average=True)
+    assert not plain.setting.is_recorded
     assert "The nearest setting that takes less: " in plain.why_full()
+
+
+def test_previews_on_the_cpu_load_a_vae_and_a_text_encoder_too(base):
+    with_previews = plan_memory(base, tiny_examples(), choice="never", **OPTIONS | {"previews": True}).setting.beside
+    without = plan_memory(base, tiny_examples(), choice="never", **OPTIONS).setting.beside
+    drawing = drawing_cost(base, latent_side=8, text_tokens=77, policy=CPU)
+    assert with_previews.weight_bytes == drawing.weight_bytes > without.weight_bytes
+    assert with_previews.activation_bytes >= 16 * drawing.row_bytes
+
+
+@pytest.mark.parametrize(
+    ("knobs", "kind", "recorded"),
+    [({}, {}, True), ({"lora_dropout": 0.1}, {}, False), ({"train_text_encoder": True}, {}, False),
+     ({}, {"use_dora": True}, False)],
+)  # fmt: skip
+def test_on_a_gpu_a_recorded_step_is_counted_where_there_is_one(monkeypatch, base, knobs, kind, recorded):
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: 10**12)
+    options = {
+        "settings": tiny_settings(batch_size=4, **knobs), "adapter": replace(ADAPTER, **kind),
+        "policy": DevicePolicy("cuda", "float32", "test"), "previews": True,
+    }  # fmt: skip
+    for choice in ("auto", "always"):
+        setting = plan_memory(base, tiny_examples(), choice=choice, **options).setting
+        assert setting.is_recorded == (recorded and choice == "auto")
+        assert setting.beside.activation_bytes < 16 * setting.beside.weight_bytes

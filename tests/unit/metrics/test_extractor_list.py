@@ -133,8 +133,8 @@ def test_the_first_of_the_list_is_the_one_that_counts(models: Path, tmp_path: Pa
         (["demo"], "no network of pictures and texts; add demo-clip or an open_clip model"),
         (["demo-clip"], "no network of pictures; add demo, inception or dinov2"),
         (["demo", "demo-clip", "ViT-B-33/openai"], "Near architectures: ViT-B-32"),
-        (["demo", "demo-clip", "dinov2"], "hf download facebook/dinov2-base"),
-        (["demo", "demo-clip", "inception"], "weights-inception-2015-12-05-6726825d.pth"),
+        (["dinov2", "demo", "demo-clip"], "hf download facebook/dinov2-base"),
+        (["inception", "demo-clip"], "weights-inception-2015-12-05-6726825d.pth"),
     ],
 )
 @pytest.mark.usefixtures("no_weights")
@@ -142,6 +142,16 @@ def test_a_list_that_cannot_be_had_says_what_to_do(demo: Path, listed: list[str]
     with pytest.raises(PipelineError) as caught:
         resolve_extractors(listed, demo_folder=demo, machine=CPU)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [("dinov2", "hf download facebook/dinov2-base"), ("inception", "weights-inception-2015-12-05-6726825d.pth")],
+)
+@pytest.mark.usefixtures("no_weights")
+def test_what_may_be_left_out_says_what_to_do_as_well(demo: Path, entry: str, expected: str) -> None:
+    found = resolve_extractors(["demo", "demo-clip", entry], demo_folder=demo, machine=CPU)
+    assert expected in found.left_out[entry]
 
 
 @pytest.mark.usefixtures("no_weights")

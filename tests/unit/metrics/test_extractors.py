@@ -224,6 +224,7 @@ def test_one_that_nothing_goes_by_is_left_out_with_the_reason(demo: Path, tmp_pa
         ("inception:/no/such.pth", "demo", "demo-clip"),  # the first of pictures: another would decide
         ("demo", "ViT-B-32/no/such.safetensors", "demo-clip"),  # the first of texts
         ("demo", "demo-clip", "aesthetic:no/such-model", "aesthetic:another/model"),  # another would take its columns
+        ("demo", "demo-clip", "ViT-B-32/openai", "ViT-L-14/openai"),  # another would write clip_score
         ("demo", "demo-clip", "inception:/no/such.pth", "dinov3"),  # a name that means nothing, whatever its place
     ],
 )
