@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -22,3 +23,14 @@ def shared_photos() -> Path:
     if not (folder / "styles.csv").is_file():
         pytest.skip(f"no styles.csv in {folder}; set LOUPE_SHARED_PHOTOS to a folder with styles.csv and images/")
     return folder
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what lives to the end: libraries and tests."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries that count what is left over at the end find nothing of the above."""
+    gc.unfreeze()
