@@ -107,7 +107,8 @@ def _replaced_weights(params: Params, paths: ProjectPaths, base: Path | None, sc
     reference = files.record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
     if reference and "reference" not in runs_again:
         evaluation = files.record(paths.evaluation / "manifest.json", EvaluationManifest, made_by="evaluate")
-        late = dict.fromkeys(evaluation.left_out if evaluation else (), SCORE_ANEW)
+        scored_without = evaluation.left_out if evaluation and "evaluate" not in runs_again else ()
+        late = dict.fromkeys(scored_without, SCORE_ANEW)
         late |= dict.fromkeys(reference.left_out, MEASURE_ANEW)
         problems += [
             f"evaluate.extractors: {entry} was not there when the scores were measured, and DVC does not watch it. "

@@ -154,14 +154,11 @@ def _examples(
 
 
 def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> TrainingTrial | None:
-    from loupe.diffusion.memory import memory_problem, run_bytes, training_bytes
+    from loupe.diffusion.memory import memory_problem, run_bytes, step_bytes
     from loupe.diffusion.trial_run import try_training
 
     settings, device = setup.settings, setup.policy.device
-    needed = training_bytes(
-        plan.cost, batch_size=settings.batch_size, gradient_checkpointing=plan.gradient_checkpointing, device=device,
-        has_average=settings.ema_decay is not None,
-    )  # fmt: skip
+    needed = step_bytes(plan.cost, plan.setting, device=device)
     whole = run_bytes(plan.cost, plan.setting, device=device)
     recomputes = "with" if plan.gradient_checkpointing else "without"
     say(

@@ -33,5 +33,5 @@ def require_compiler(device: str) -> None:
         )
         raise PipelineError(
             f"train.compile is true, and torch.compile does not work here: {reason} It needs {needed}. Install that, "
-            f"or set train.compile to false: slower on a GPU, with the same result."
+            f"or set train.compile to false: slower on a GPU, with the same result but for rounding."
         ) from None

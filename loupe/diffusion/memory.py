@@ -47,8 +47,8 @@ class TrainingSetting:
     """Whether a moving average of the adapter is kept; train.ema_decay."""
     is_recorded: bool = False
     """Whether the step is recorded on a GPU (cuda_graph.py), which keeps its activations between steps."""
-    beside: Beside | None = None
-    """What is loaded and computed beside the trainer when a checkpoint comes; None for nothing."""
+    beside: Beside = Beside(0, 0)
+    """What is loaded and computed beside the trainer when a checkpoint comes."""
 
     def named(self) -> str:
         """Return the setting as lines of params.yaml say it."""
@@ -97,13 +97,18 @@ def run_bytes(cost: UNetCost, setting: TrainingSetting, *, device: str, cost_px:
     number of pixels (attention in fused form included).
     """
     share = (setting.resolution_px / (cost_px or setting.resolution_px)) ** 2
-    options = {"gradient_checkpointing": setting.gradient_checkpointing, "device": device}
-    options["has_average"] = setting.has_average
-    fixed = training_bytes(cost, batch_size=0, **options)
-    activations = share * (training_bytes(cost, batch_size=setting.batch_size, **options) - fixed)
-    beside = setting.beside or Beside(0, 0)
-    at_checkpoint = beside.weight_bytes + share * beside.activation_bytes + (activations if setting.is_recorded else 0)
-    return math.ceil(fixed + max(activations, at_checkpoint))
+    fixed = step_bytes(cost, replace(setting, batch_size=0), device=device)
+    activations = share * (step_bytes(cost, setting, device=device) - fixed)
+    at_checkpoint = setting.beside.weight_bytes + share * setting.beside.activation_bytes
+    return math.ceil(fixed + max(activations, at_checkpoint + (activations if setting.is_recorded else 0)))
+
+
+def step_bytes(cost: UNetCost, setting: TrainingSetting, *, device: str) -> int:
+    """Return the peak memory of a training step alone; `cost` is of one image at the setting's resolution."""
+    return training_bytes(
+        cost, batch_size=setting.batch_size, gradient_checkpointing=setting.gradient_checkpointing, device=device,
+        has_average=setting.has_average,
+    )  # fmt: skip
 
 
 def needs_gradient_checkpointing(cost: UNetCost, asked: TrainingSetting, *, device: str, free_bytes: int) -> bool:
@@ -188,11 +193,11 @@ def memory_problem(cost: UNetCost, asked: TrainingSetting, *, device: str, free_
     needed = run_bytes(cost, asked, device=device)
     if needed <= free_bytes:
         return None
-    steps = training_bytes(
-        cost, batch_size=asked.batch_size, gradient_checkpointing=asked.gradient_checkpointing, device=device,
-        has_average=asked.has_average,
-    )  # fmt: skip
-    what = "training" if steps >= needed else "training, with what is done with a checkpoint beside it,"
+    what = (
+        "training"
+        if step_bytes(cost, asked, device=device) >= needed
+        else "training, with what is done with a checkpoint beside it,"
+    )
     fitting = setting_that_fits(cost, asked, device=device, free_bytes=free_bytes)
     advice = f"This would fit: {fitting.named()}." if fitting else "No setting would fit on this device."
     return f"{what} needs about {needed / GB:.1f} GB on {device}, and {free_bytes / GB:.1f} GB are free. {advice}"

@@ -16,10 +16,12 @@ from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.forward_pass import records_steps
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.memory import (
+    PROCESS_BYTES,
     Beside,
     Checkpointing,
     TrainingSetting,
     available_bytes,
+    drawing_bytes,
     memory_problem,
     needs_gradient_checkpointing,
     why_full,
@@ -91,7 +93,7 @@ def plan_memory(
 def _beside(
     cost: UNetCost, base: Path, *, latent_side: int, text_tokens: int, policy: DevicePolicy, previews: bool
 ) -> Beside:
-    """Return what a checkpoint takes beside the trainer at the least: its validation or, if that is more, its previews.
+    """Return what a checkpoint takes beside the trainer: its validation or, if that is more, its guided previews.
 
     A GPU validates row by row where it must (validation.py), and goes without previews (previews.py).
     """
@@ -101,6 +103,6 @@ def _beside(
     if not previews:
         return validation
     drawing = drawing_cost(base, latent_side=latent_side, text_tokens=text_tokens, policy=policy)
-    n_rows = 2 * PICTURES_AT_ONCE_CPU
-    drawn = Beside(drawing.weight_bytes, max(n_rows * drawing.row_bytes, drawing.decode_bytes))
+    whole = drawing_bytes(drawing, n_pictures=PICTURES_AT_ONCE_CPU, guided=True, device="cpu") - PROCESS_BYTES["cpu"]
+    drawn = Beside(drawing.weight_bytes, whole - drawing.weight_bytes)
     return max(validation, drawn, key=lambda work: work.weight_bytes + work.activation_bytes)

@@ -29,7 +29,6 @@ DEMO, DEMO_CLIP_ENTRY, INCEPTION = "demo", "demo-clip", "inception"
 EXAMPLES = (DEMO, DEMO_CLIP_ENTRY, INCEPTION, *KINDS)
 """Names of entries, without what may follow their colon."""
 HERE = Path(__file__).parent
-ANEW = f"To measure with it: {MEASURE_ANEW}"
 ROLES_WITH_TEXTS = ("clip", "preference")
 
 ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
@@ -100,7 +99,11 @@ class Extractors:
         Raises PipelineError when one has been replaced since: distances would mean nothing.
         """
         kept = [(e, m) for e, m in zip(self.entries, self.members, strict=True) if e not in reference.left_out]
-        late = {entry: f"not in data/reference. {ANEW}" for entry in self.entries if entry in reference.left_out}
+        late = {
+            entry: f"not in data/reference. To measure with it: {MEASURE_ANEW}"
+            for entry in self.entries
+            if entry in reference.left_out
+        }
         gone = [entry for entry in self.left_out if entry not in reference.left_out]
         now = tuple(member.info for _, member in kept)
         before = tuple(info for info in reference.extractors if info in now) if gone else reference.extractors

@@ -248,6 +248,20 @@ def test_an_extractor_that_was_gone_while_the_samples_were_scored_is_no_go_with_
     assert "dvc repro --force --single-item evaluate && dvc repro" in error
 
 
+def test_scores_that_dvc_takes_anew_anyway_are_no_problem(with_results, capsys, monkeypatch):
+    """Only evaluate runs again, say for its code or a parameter: then the extractor is measured with by itself."""
+    project, _, _ = with_results
+    entry = load_params(project / "params.yaml").evaluate.extractors[-1]
+    evaluation = EvaluationManifest(
+        extractors=(), metric_keys=(), nulls={}, real_scores={}, n_real=0, samples_sha256="", reference_sha256="",
+        targets={}, left_out={entry: "it was not there"}, library_versions={}, files={},
+    )  # fmt: skip
+    write_record(project / "data" / "evaluation" / "manifest.json", evaluation)
+    monkeypatch.setattr("loupe.preflight.changed_params", lambda *_: {"evaluate": "a parameter changed"})
+    cli.main(["check", "--fast"])
+    assert "scorers" in lines_of(capsys.readouterr().out)
+
+
 def test_prompts_are_checked_once_the_base_model_has_come(project, capsys, monkeypatch):
     """The first look can read no prompt with a tokenizer that is not there yet."""
     monkeypatch.setattr("loupe.diffusion.base_model.base_model_on_disk", lambda *_args, **_options: None)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from loupe.atomic_io import read_record, read_records
 from loupe.diffusion import latents
 from loupe.diffusion.base_model import base_model_info
+from loupe.diffusion.device_memory import DeviceFull, Portions
 from loupe.diffusion.latent_files import read_examples
 from loupe.diffusion.model_loading import load_text_encoder, load_tokenizer, load_vae
 from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all, embed_tokens, full_parts
@@ -140,6 +141,42 @@ def test_one_more_image_costs_one_more_image(project, tmp_path, tiny_base_model,
     run(larger)
 
     assert "encode: computed=1 reused=13" in capsys.readouterr().out
+
+
+def test_a_gpu_whose_memory_is_full_encodes_fewer_photos_at_once_and_all_come(
+    project, tmp_path, tiny_base_model, monkeypatch
+):
+    """The way of a GPU, on the CPU: its memory is made up to hold three photos."""
+    run(project)
+    one_by_one = {path.name: load_file(path) for path in project.work.glob("posteriors/*/*")}
+    encode_pixels, sizes = latents.encode_pixels, []
+
+    def limited(vae, pixels):
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return encode_pixels(vae, pixels)
+
+    monkeypatch.setattr(latents, "encode_pixels", limited)
+    monkeypatch.setattr(latents, "Portions", lambda at_once, _device, advice: Portions(at_once, "cuda", advice))
+    monkeypatch.setattr(latents, "_encode_each", latents._encode_together)
+    again = ProjectPaths(shutil.copytree(project.root, tmp_path / "again", ignore=shutil.ignore_patterns(".work")))
+    run(again)
+
+    together = {path.name: load_file(path) for path in again.work.glob("posteriors/*/*")}
+    assert sizes == [6, 4, 2, 2, 2]
+    assert together.keys() == one_by_one.keys()
+    for name, posterior in together.items():
+        assert all(torch.allclose(posterior[key], one_by_one[name][key], atol=1e-5) for key in ("mean", "std"))
+
+
+def test_a_memory_that_holds_no_photo_is_a_sentence_with_what_to_do(project, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(latents, "encode_pixels", full)
+    with pytest.raises(DeviceFull, match=r"The memory of cpu is full\. Free memory on the device, or use"):
+        run(project)
 
 
 def test_another_base_model_encodes_anew(project, tmp_path, capsys):

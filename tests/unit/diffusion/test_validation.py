@@ -5,9 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
+from loupe.diffusion import validation
 from loupe.diffusion.adapter import set_adapter_enabled
+from loupe.diffusion.device_memory import Portions
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.model_loading import load_noise_scheduler, load_unet
+from loupe.diffusion.unet_forward import UNetForward
 from loupe.diffusion.validation import (
     curve_rows,
     fixed_timesteps,
@@ -126,6 +129,25 @@ def test_an_images_losses_do_not_depend_on_the_others(unet, tiny_base_model):
     together = measured(unet, validation_set(examples, alphas=alphas))
     some = measured(unet, validation_set(chosen(examples, [20, 7]), alphas=alphas))
     assert torch.equal(some, together[[20, 7]])
+
+
+def test_a_gpu_whose_memory_is_full_takes_fewer_rows_at_once_and_measures_the_same(unet, monkeypatch):
+    """The way of a GPU, on the CPU: its memory is made up to hold five rows."""
+    data = validation_set(chosen(tiny_examples(), [0, 1, 2, 3, 4, 5]), n_timesteps=3)
+    expected = measured(unet, data)
+    forward, sizes = UNetForward.__call__, []
+
+    def limited(self, noisy, timesteps, text):
+        sizes.append(len(noisy))
+        if len(noisy) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(self, noisy, timesteps, text)
+
+    monkeypatch.setattr(UNetForward, "__call__", limited)
+    monkeypatch.setattr(validation, "Portions", lambda at_once, _device, advice: Portions(at_once, "cuda", advice))
+
+    assert torch.allclose(measured(unet, data), expected, rtol=1e-5)
+    assert sizes == [16, 8, *[4] * 8]
 
 
 def test_a_switched_off_adapter_measures_as_the_base_model(unet, tiny_base_model):
