@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--peer", type=Path, help="path of diffusers' train_text_to_image_lora.py")
     parser.add_argument("--peer-packages", type=Path)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16, 32])
+    parser.add_argument("--compiled", type=int, nargs="*", default=[16, 32], help="batch sizes to compile as well")
+    parser.add_argument("--variants-batch-size", type=int, default=16)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="all by default")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -58,11 +60,11 @@ def main() -> None:
     if "draw" in options.parts:
         _draw(options)
     if "train" in options.parts:
-        content = measure(options.base, options.batch_sizes)
+        content = measure(options.base, options.batch_sizes, compiled_sizes=options.compiled)
         print(json.dumps(content, indent=1))
         print(f"kept in {keep('full_size_training_cuda', content)}", flush=True)
     if "variants" in options.parts:
-        content = measure_variants(options.base, batch_size=max(options.batch_sizes))
+        content = measure_variants(options.base, batch_size=options.variants_batch_size)
         print(f"kept in {keep('training_variants_cuda', content)}", flush=True)
     if "compare" in options.parts:
         _compare(options)
@@ -82,15 +84,17 @@ def measure_variants(base: Path, *, batch_size: int) -> dict[str, Any]:
     return {"device": torch.cuda.get_device_name(), "batch_size": batch_size, "speeds": speeds}
 
 
-def measure(base: Path, batch_sizes: list[int]) -> dict[str, Any]:
-    """Return the matrix rate, memory of the two documented settings, and speed with and without torch.compile."""
+def measure(base: Path, batch_sizes: list[int], *, compiled_sizes: list[int]) -> dict[str, Any]:
+    """Return the matrix rate, memory of the two documented settings, and speed with and without torch.compile.
+
+    Compiling takes minutes for every batch size, so some alone are compiled.
+    """
     policy = choose_device()
     make_repeatable(policy)
     rate = matrix_tflops(policy.device, policy.dtype)
     speeds = {}
-    for compiled in (False, True):
-        # Compiling takes minutes for every batch size, so only the largest is.
-        for batch_size in [max(batch_sizes)] if compiled else batch_sizes:
+    for compiled, sizes in ((False, batch_sizes), (True, compiled_sizes)):
+        for batch_size in sizes:
             name = f"batch_{batch_size}{'_compiled' if compiled else ''}"
             speeds[name] = train_speed(base, policy, batch_size=batch_size, accumulation=1, compiled=compiled)
             done = speeds[name]["images_per_s"]["median"] * GFLOP_PER_IMAGE / 1e3

@@ -78,7 +78,9 @@ def test_a_workspace_outside_the_project_is_not_looked_into(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("pid", "returncode", "alive"), [(os.getpid(), None, True), (os.getpid(), 0, False), (DEAD_PID, None, False)]
+    ("pid", "returncode", "alive"),
+    [(os.getpid(), None, True), (os.getpid(), 0, False), (DEAD_PID, None, False)],
+    ids=["running", "ended", "dead"],
 )
 def test_a_worker_is_alive_while_its_process_is(tmp_path: Path, pid: int, returncode: int | None, alive: bool) -> None:
     assert not worker_is_alive(tmp_path)
