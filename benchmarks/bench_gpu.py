@@ -32,7 +32,7 @@ from loupe.diffusion.memory import training_bytes
 from loupe.diffusion.trainer_start import build_trainer
 from loupe.diffusion.trial_run import made_up_examples
 
-PARTS = ("draw", "train", "variants", "compare")
+PARTS = ("draw", "train", "compare", "variants")
 GFLOP_PER_IMAGE = 1714
 MATRIX_SIDE = 8192
 WARM_UP_STEPS, TIMED_STEPS, TURNS = 5, 8, 3
@@ -63,15 +63,14 @@ def main() -> None:
         content = measure(options.base, options.batch_sizes, compiled_sizes=options.compiled)
         print(json.dumps(content, indent=1))
         print(f"kept in {keep('full_size_training_cuda', content)}", flush=True)
-    if "variants" in options.parts:
-        content = measure_variants(options.base, batch_size=options.variants_batch_size)
-        print(f"kept in {keep('training_variants_cuda', content)}", flush=True)
     if "compare" in options.parts:
         _compare(options)
+    if "variants" in options.parts:
+        measure_variants(options.base, batch_size=options.variants_batch_size)
 
 
-def measure_variants(base: Path, *, batch_size: int) -> dict[str, Any]:
-    """Return the speed of every variant of gpu_variants.py, with and without torch.compile."""
+def measure_variants(base: Path, *, batch_size: int) -> None:
+    """Measure every variant of gpu_variants.py, with and without torch.compile; keep each as soon as it is known."""
     policy = choose_device()
     make_repeatable(policy)
     speeds = {}
@@ -81,7 +80,8 @@ def measure_variants(base: Path, *, batch_size: int) -> dict[str, Any]:
                 speed = train_speed(base, policy, batch_size=batch_size, accumulation=1, compiled=compiled)
             speeds[f"{name}{'_compiled' if compiled else ''}"] = speed
             print(name, "compiled" if compiled else "", speed, flush=True)
-    return {"device": torch.cuda.get_device_name(), "batch_size": batch_size, "speeds": speeds}
+            content = {"device": torch.cuda.get_device_name(), "batch_size": batch_size, "speeds": speeds}
+            print(f"kept in {keep('training_variants_cuda', content)}", flush=True)
 
 
 def measure(base: Path, batch_sizes: list[int], *, compiled_sizes: list[int]) -> dict[str, Any]:
@@ -129,6 +129,8 @@ def train_speed(
     info = base_model_info(base, name=base.name, revision=None)
     examples = made_up_examples(base, info, side_px=resolution_px, count=64)
     adapter = AdapterConfig(8, 8, ATTENTION, info.name)
+    # Else a graph that was compiled for another variant is taken again, and another batch size gets a symbolic one.
+    torch.compiler.reset()
     steps = WARM_UP_STEPS + TIMED_STEPS * TURNS
     settings = train_settings(max_steps=steps, batch_size=batch_size, accumulation=accumulation, compile_=compiled)
     if torch.cuda.is_available():

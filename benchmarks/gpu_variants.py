@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loupe.diffusion import train_run
+from loupe.diffusion import trainer_start
 
 _OTHERS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -38,12 +38,12 @@ def chosen_convolutions() -> Iterator[None]:
 @contextmanager
 def channels_last() -> Iterator[None]:
     """Lay out the UNet's weights, and with them its activations, as [B, H, W, C]."""
-    load = train_run.load_unet
+    load = trainer_start.load_unet
 
     def load_channels_last(*arguments: Any, **options: Any) -> Any:
         return load(*arguments, **options).to(memory_format=torch.channels_last)
 
-    with mock.patch.object(train_run, "load_unet", load_channels_last):
+    with mock.patch.object(trainer_start, "load_unet", load_channels_last):
         yield
 
 

@@ -181,7 +181,8 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
     if trial:
         rate = settings.effective_batch_size / trial.step_s
         steps = "1 step" if trial.n_steps == 1 else f"{trial.n_steps} steps, the last one timed"
-        say("training", f"{steps}: {_duration(trial.step_s)}, {rate:.3g} images/s, loss {trial.loss:.4f}")
+        compiled = f", compiled in {_duration(trial.compile_s)}" if trial.compile_s else ""
+        say("training", f"{steps}: {_duration(trial.step_s)}, {rate:.3g} images/s, loss {trial.loss:.4f}{compiled}")
     return trial
 
 
@@ -254,6 +255,8 @@ def _whole_run(
         f"{train.max_steps} steps": train.max_steps * training.step_s,
         f"{n_pictures} pictures": n_pictures * _picture_s(setup, drawing),
     }
+    if training.compile_s:
+        parts["compiling"] = training.compile_s
     if setup.n_photos:
         n_encoded = setup.n_photos["val"] + setup.n_photos["train"] * (2 if train.random_flip else 1)
         if encoding_s is not None:

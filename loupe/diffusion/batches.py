@@ -49,7 +49,8 @@ class Batch:
         tensors = [getattr(self, field.name) for field in fields(self)]
         if device == "cuda":
             tensors = [tensor.pin_memory() for tensor in tensors]
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        # Elsewhere the copy may read a host tensor after it was given up (pytorch issue 189690, Apple's GPUs).
+        return Batch(*(tensor.to(device, non_blocking=device == "cuda") for tensor in tensors))
 
 
 def training_examples(latents: Path, *, base: BaseModelInfo, settings: TrainSettings) -> Examples:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from loupe.diffusion.device_memory import is_out_of_memory
 from loupe.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def record(work: Callable[[], torch.Tensor], *, what: str) -> tuple[torch.cuda.C
     """Return the graph of `work` and the tensor that every replay fills; `what` names it in a message.
 
     The work itself is done a few times before, not by the recording. Raises PipelineError when it cannot be recorded.
-    torch.OutOfMemoryError comes through as it is.
+    An error of a full memory comes through as it is.
     """
     import torch
 
@@ -43,11 +44,20 @@ def record(work: Callable[[], torch.Tensor], *, what: str) -> tuple[torch.cuda.C
     try:
         with torch.cuda.graph(graph):
             output = work()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if (full := _full_memory_behind(error)) is not None:
+            raise full from None
         raise PipelineError(
             f"{what} could not be recorded as a CUDA graph ({str(error).splitlines()[0]}). "
             f"Set {GRAPH_VARIABLE}=off: it is slower then, with the same result."
         ) from error
     return graph, output
+
+
+def _full_memory_behind(error: BaseException | None) -> RuntimeError | None:
+    """Return the full memory that ended a recording: its end raises an error of its own, in which that one lies."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            return error
+        error = error.__context__
+    return None

@@ -44,7 +44,7 @@ class ForwardPass:
         self.settings = settings
         self.policy = policy
         self._text_encoder = text_encoder
-        self._unet = torch.compile(unet) if settings.compile else unet
+        self._unet = torch.compile(unet, dynamic=False) if settings.compile else unet
         self._autocast = needs_autocast(unet)
 
     def __call__(self, batch: Batch, *, first: int, scaler: torch.amp.GradScaler) -> torch.Tensor:

@@ -15,6 +15,8 @@ from benchmarks.full_size import (
     make_tokenizer,
     make_unet,
 )
+from benchmarks.gpu_variants import VARIANTS
+from loupe.diffusion import trainer_start
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig, adapter_parameters, add_adapter, save_adapter
 from loupe.diffusion.model_loading import load_noise_scheduler, load_tokenizer
 from loupe.diffusion.target_modules import resolve_target_modules
@@ -83,3 +85,22 @@ def test_weights_keep_the_scale_of_their_input():
 def test_the_model_index_names_the_parts_that_are_written():
     parts = {name for name, value in MODEL_INDEX.items() if not name.startswith("_") and value[0] is not None}
     assert parts == {*PARTS, "tokenizer", "scheduler"}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_of_the_gpu_benchmark_changes_the_trainer_that_is_built(tiny_base_model, name):
+    layouts_before, timed_before = _conv_layouts(tiny_base_model), torch.backends.cudnn.benchmark
+    with VARIANTS[name]():
+        assert (True in _conv_layouts(tiny_base_model)) is (name in ("channels_last", "all_of_them"))
+        assert torch.backends.cudnn.benchmark is (name in ("chosen_convolutions", "all_of_them"))
+    assert _conv_layouts(tiny_base_model) == layouts_before == {False}
+    assert torch.backends.cudnn.benchmark is timed_before
+
+
+def _conv_layouts(base):
+    """Return whether the 3 x 3 convolutions' weights of the UNet that a trainer gets lie channels-last."""
+    unet = trainer_start.load_unet(base, device="cpu", dtype=torch.float32)
+    weights = [m.weight for m in unet.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    return {
+        not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last) for weight in weights
+    }

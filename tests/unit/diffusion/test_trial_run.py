@@ -26,6 +26,29 @@ def test_what_is_timed_is_a_whole_step_whether_or_not_the_next_would_be_begun(ti
     assert done.loss == trainer.rows[0].loss
 
 
+@pytest.mark.parametrize(
+    ("compiled", "seconds", "expected"),
+    [
+        (True, [0, 200, 200, 203, 203, 206], (3, 3.0, 197.0)),
+        (True, [0, 200, 200, 207], (2, 7.0, 193.0)),
+        (False, [0, 200], (1, 200.0, 0.0)),
+    ],
+)
+def test_a_step_that_compiles_is_not_taken_for_what_every_step_costs(
+    tiny_base_model, monkeypatch, compiled, seconds, expected
+):
+    monkeypatch.setattr(trial_run, "build_trainer", lambda *_, **__: tiny_trainer(tiny_base_model))
+    clock = iter(seconds)
+    monkeypatch.setattr(trial_run, "_now", lambda _policy: float(next(clock)))
+
+    done = trial_run.try_training(
+        tiny_base_model, None, tiny_examples(), settings=tiny_settings(compile=compiled), policy=CPU,
+        gradient_checkpointing=False, adapter=AdapterConfig(4, 8.0, ATTENTION, "tiny"),
+    )  # fmt: skip
+
+    assert (done.n_steps, done.step_s, done.compile_s) == expected
+
+
 @pytest.mark.parametrize(("device", "at_once"), [("cpu", 2), ("mps", 1)])
 def test_only_a_cpu_encodes_texts_from_several_threads(monkeypatch, device, at_once):
     import torch
