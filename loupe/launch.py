@@ -22,6 +22,11 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def processes_of_this_machine() -> int:
+    """Return how many of them share this machine's memory; 1 unless a launcher has set LOCAL_WORLD_SIZE."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def launch_if_asked(module: str, arguments: Sequence[str]) -> None:
     """Become `accelerate launch <options> -m module arguments` when LOUPE_LAUNCH holds options, e.g. --num_processes 4.
 

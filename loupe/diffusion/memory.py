@@ -16,6 +16,7 @@ from typing import Literal
 from loupe.diffusion.container_memory import container_free_bytes
 from loupe.diffusion.cost_model import DrawingCost, UNetCost
 from loupe.diffusion.device import DevicePolicy
+from loupe.launch import processes_of_this_machine
 
 GB = 1e9
 PROCESS_BYTES = {"cpu": 1_500_000_000, "cuda": 600_000_000, "mps": 600_000_000}
@@ -60,7 +61,10 @@ class TrainingSetting:
 
 
 def available_bytes(policy: DevicePolicy) -> int:
-    """Return how much memory this process may still take on the policy's device."""
+    """Return how much memory this process may still take on the policy's device.
+
+    Of a CPU's it is an equal share for each process of this machine; a GPU belongs to one process.
+    """
     if policy.device == "cuda":
         import torch
 
@@ -73,7 +77,8 @@ def available_bytes(policy: DevicePolicy) -> int:
 
     available = psutil.virtual_memory().available
     of_container = container_free_bytes()
-    return available if of_container is None else min(available, of_container)
+    free = available if of_container is None else min(available, of_container)
+    return free // processes_of_this_machine()
 
 
 def training_bytes(

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     import torch
 
 Item = TypeVar("Item")
-TIMEOUT = timedelta(hours=2)
+TIMEOUT = timedelta(hours=12)
 """How long one process waits for another. A process that ends is noticed at once by the launcher and by its peers; only
-a machine that vanishes from the network is waited for, and drawing eight large pictures on a CPU can take an hour."""
+a machine that vanishes from the network is waited for. The others wait while the main process validates a checkpoint
+and draws its previews, and on a CPU that takes a full-size model hours."""
 
 
 @dataclass(frozen=True, slots=True)

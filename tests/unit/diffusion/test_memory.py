@@ -1,9 +1,11 @@
 """Sums of the memory estimate, and the setting that it proposes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from loupe.diffusion import memory
 from loupe.diffusion.cost_model import DrawingCost, UNetCost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.memory import (
@@ -188,3 +190,13 @@ def test_available_memory_of_the_cpu_is_a_part_of_what_the_machine_has():
     import psutil
 
     assert 0 < available_bytes(CPU) <= psutil.virtual_memory().total
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(memory, "container_free_bytes", lambda: None)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=9000))
+    assert available_bytes(CPU) == 9000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert available_bytes(CPU) == 3000
