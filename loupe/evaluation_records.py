@@ -81,6 +81,8 @@ class EvaluationManifest(_Record):
     """Of data/reference/manifest.json."""
     targets: dict[str, float]
     """Metric key -> target of params.yaml, for the extractors it was meant for."""
+    unmeasured_targets: dict[str, float] = {}
+    """Field of evaluate.targets -> target that speaks of none of this run's scores."""
     best_steps: dict[str, int] = {}
     """Metric key -> the checkpoint (not the base model) that is best in it: what `_diff_best` is the difference to."""
     absent: dict[str, str] = {}

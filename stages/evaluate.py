@@ -21,6 +21,7 @@ from loupe.workstore import WorkStore
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loupe.evaluate_params import TargetParams
     from loupe.metrics.evaluation import Evaluated
 
 
@@ -72,12 +73,22 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         nulls=reference.nulls,
         real_scores=reference.real_scores,
         controls=controls,
-        targets={k: getattr(settings.targets, spec.target) for k, spec in evaluated.specs.items() if spec.target},
+        **_targets(settings.targets, evaluated),
     )
     write_record(paths.evaluation / "manifest.json", manifest)
     for line in (*evaluated.said, *extractors.notes):
         print(f"evaluate: {line}")
     report_counts("evaluate", computed=evaluated.measured.computed, reused=evaluated.measured.reused)
+
+
+def _targets(asked: TargetParams, evaluated: Evaluated) -> dict[str, dict[str, float]]:
+    """Return the targets by the metric they speak of, and those that speak of none."""
+    of_training = {"train_loss"}
+    by_field = asked.model_dump(exclude=of_training)
+    targets = {key: by_field[spec.target] for key, spec in evaluated.specs.items() if spec.target}
+    spoken_of = {spec.target for spec in evaluated.specs.values()}
+    unmeasured = {field: target for field, target in by_field.items() if field not in spoken_of}
+    return {"targets": targets, "unmeasured_targets": unmeasured}
 
 
 def _write_metrics(folder: Path, evaluated: Evaluated, reference: ReferenceManifest) -> None:

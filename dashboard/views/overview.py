@@ -28,6 +28,7 @@ from loupe.wording import direction, step_label
 STRIP_PROMPTS = 8
 STRIP_SIDE_PX = 128
 CHARTS_PER_LINE = 3
+TARGETS = {"fid": "FID below", "clip_score": "CLIP score above", "inception_score": "Inception Score above"}
 DEMO_NOTE = (
     "Scores marked (demo) come from this project's own small models. They are not FID, CLIP score or Inception Score; "
     "their values can be compared only inside this project."
@@ -130,6 +131,9 @@ def _score_notes(evaluation: EvaluationManifest | None) -> str:
         notes.append(f"Measured by {' and '.join(named)}, against {evaluation.n_real} real validation photos.")
         if any(extractor.kind == "domain_trained" for extractor in evaluation.extractors):
             notes.append(DEMO_NOTE)
+        if evaluation.unmeasured_targets:
+            asked = ", ".join(f"{TARGETS[name]} {target:g}" for name, target in evaluation.unmeasured_targets.items())
+            notes.append(f"params.yaml asks for {asked}; no extractor of this run gives that score.")
         notes += [f"Note: {finding}." for finding in evaluation.findings]
     return f'<p class="lp-note">{" ".join(escape(note) for note in notes)}</p>'
 

@@ -61,6 +61,8 @@ def test_the_table_holds_score_interval_difference_null_target_extractor_and_cou
     ):  # fmt: skip
         assert expected in table, expected
     assert "They are not FID" in html
+    asked = "params.yaml asks for FID below 30, Inception Score above 6; no extractor of this run gives that score."
+    assert asked in html
 
 
 def test_there_is_one_chart_per_metric_and_one_for_the_loss(

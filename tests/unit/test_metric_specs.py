@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from dashboard.views.overview import TARGETS
 from loupe.evaluate_params import TargetParams
 from loupe.evaluation_records import ExtractorInfo
 from loupe.metric_specs import (
@@ -57,6 +58,10 @@ def test_every_metric_names_functions_that_exist_with_the_expected_arguments(key
 @pytest.mark.parametrize("key", METRIC_SPECS)
 def test_targets_are_fields_of_the_parameters(key: str) -> None:
     assert METRIC_SPECS[key].target in {None, *TargetParams.model_fields}
+
+
+def test_every_target_of_a_score_has_words_on_overview() -> None:
+    assert TARGETS.keys() | {"train_loss"} == TargetParams.model_fields.keys()
 
 
 def test_standard_extractors_get_the_standard_names() -> None:

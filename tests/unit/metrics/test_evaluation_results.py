@@ -87,6 +87,7 @@ def test_every_score_has_its_provenance(run: Run) -> None:
     assert manifest.extractors[0].sha256 == sha256_file(run.paths.demo / "classifier" / "model.safetensors")
     assert manifest.samples_sha256 == sha256_file(run.manifest_path)
     assert manifest.targets == {}, "the targets speak of FID, CLIP score and Inception Score; none of these is here"
+    assert manifest.unmeasured_targets == {"fid": 30, "clip_score": 25, "inception_score": 6}
     assert set(manifest.nulls) == set(KEYS)
     assert set(manifest.controls) == {"noise", "blank white", "real photos, shuffled captions"}
     assert manifest.controls["noise"]["background_ok"] == 0
