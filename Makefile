@@ -1,6 +1,7 @@
 # `make help` lists the targets. The environment is made once, by the first target that needs it.
 PYTHON ?= python3
 PORT ?= 8501
+TEST_PROCESSES ?= 2
 SUDO ?= $(shell test "$$(id -u)" = 0 || echo sudo)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -35,8 +36,8 @@ check: setup  ## Try the parameters on this machine: is all there, time per step
 lint: setup
 	@ruff check . && ruff format --check . && vulture
 
-test: setup lint  ## Check style and run the whole test suite
-	@python -m pytest
+test: setup lint  ## Check style and run the whole test suite (TEST_PROCESSES=... for more than 2 at a time)
+	@python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 browser:  ## Install Chromium for the browser tests (from Debian's or Ubuntu's packages)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
