@@ -18,6 +18,11 @@ from loupe.workstore import fingerprint
 
 DEMO = "demo"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+"""Those of diffusers' DDPMScheduler, which training and drawing take their noise from."""
+PIXELS_PER_LATENT = 8
+_MORE_CONDITIONS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
+_TEXT_MODELS = ("clip_text_model", "clip")
 _WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -116,9 +121,12 @@ def weight_file(folder: Path, part: str) -> Path | None:
 def _config(folder: Path, part: str) -> dict[str, Any]:
     file = folder / _CONFIGS[part]
     try:
-        return json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except ValueError as error:
         raise PipelineError(f"{file} is no JSON ({error}); download or copy the base model again.") from None
+    if not isinstance(content, dict):
+        raise PipelineError(f"{file} holds no settings; download or copy the base model again.")
+    return content
 
 
 def _shape_problems(folder: Path) -> list[str]:
@@ -142,12 +150,37 @@ def _shape_problems(folder: Path) -> list[str]:
             f"the UNet takes {unet['in_channels']} channels, the VAE gives {vae['latent_channels']}: an inpainting or "
             f"depth model cannot be trained on photos and captions alone"
         )
-    width = text.get("hidden_size", text.get("text_config", {}).get("hidden_size"))
-    if unet["cross_attention_dim"] != width:
-        problems.append(f"the UNet attends to vectors of {unet['cross_attention_dim']}, the text encoder gives {width}")
+    if wanted := [name for name in _MORE_CONDITIONS if unet.get(name) is not None]:
+        problems.append(f"this UNet wants more than noise, timestep and text ({', '.join(wanted)}): not supported")
+    if not isinstance(unet["sample_size"], int):
+        problems.append(f"unet/config.json: sample_size is {unet['sample_size']!r}; expected one whole number")
+    if pixels_per_latent(folder) != PIXELS_PER_LATENT:
+        problems.append(f"the VAE makes {pixels_per_latent(folder)} px of a latent; supported: {PIXELS_PER_LATENT}")
+    return problems + _text_problems(unet, text) + _schedule_problems(scheduler)
+
+
+def _text_problems(unet: dict[str, Any], text: dict[str, Any]) -> list[str]:
+    kind = text.get("model_type", _TEXT_MODELS[0])
+    if kind not in _TEXT_MODELS:
+        return [f"the text encoder is of the kind {kind!r}; expected CLIP's, as Stable Diffusion 1.x and 2.x have it"]
+    width = text.get("hidden_size", (text.get("text_config") or {}).get("hidden_size"))
+    if unet["cross_attention_dim"] == width:
+        return []
+    return [f"the UNet attends to vectors of {unet['cross_attention_dim']}, the text encoder gives {width}"]
+
+
+def _schedule_problems(scheduler: dict[str, Any]) -> list[str]:
+    """Return why the noise schedule cannot be taken over: what it leaves open, defaults would fill in silence."""
+    problems = []
     kind = scheduler.get("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         problems.append(f"prediction_type is {kind!r}; supported: {', '.join(PREDICTION_TYPES)}")
+    name = str(scheduler.get("_class_name"))
+    if "FlowMatch" in name or (scheduler.get("beta_start") is None and scheduler.get("trained_betas") is None):
+        problems.append(f"the scheduler ({name}) has no betas: flow matching and the like are not supported")
+    schedule = scheduler.get("beta_schedule", BETA_SCHEDULES[0])
+    if schedule not in BETA_SCHEDULES:
+        problems.append(f"beta_schedule is {schedule!r}; supported: {', '.join(BETA_SCHEDULES)}")
     return problems
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loupe.diffusion.base_model import weight_file
+from loupe.diffusion.device_memory import is_out_of_memory
+from loupe.errors import PipelineError
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +44,27 @@ def load_text_encoder(folder: Path, *, device: str, dtype: torch.dtype) -> CLIPT
 def _frozen(kind: Any, folder: Path, part: str, *, device: str, **dtype: torch.dtype) -> Any:
     file = weight_file(folder, part)
     variant = "fp16" if file is not None and file.name.endswith(".fp16.safetensors") else None
-    model = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, variant=variant, **dtype)
+    try:
+        model, loaded = kind.from_pretrained(
+            folder / part, use_safetensors=True, local_files_only=True, variant=variant, output_loading_info=True,
+            **dtype,
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        raise PipelineError(_unlike(folder, part, str(error).strip().splitlines()[0])) from None
+    # transformers fills what a file lacks with random numbers, and other ones each time; diffusers leaves it empty.
+    if lacking := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
+        named = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        raise PipelineError(_unlike(folder, part, f"the file lacks {named}"))
     return model.to(device).eval().requires_grad_(False)
+
+
+def _unlike(folder: Path, part: str, why: str) -> str:
+    return (
+        f"{folder}: the weights of {part} are not those that {part}/config.json describes: {why}. "
+        f"Download or copy the base model again."
+    )
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:

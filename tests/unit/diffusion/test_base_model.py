@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
 
 from loupe.diffusion.base_model import base_model_info, base_model_on_disk, resolve_base_model
 from loupe.diffusion.model_loading import load_text_encoder, load_unet, load_vae
@@ -73,6 +74,16 @@ def test_weights_that_are_cut_short_are_refused(base_copy):
         ("unet/config.json", {"cross_attention_dim": 32}, "attends to vectors of 32"),
         ("vae/config.json", {"_class_name": "VQModel"}, "needs a UNet2DConditionModel and an AutoencoderKL"),
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "epsilon, v_prediction"),
+        ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "has no betas"),
+        ("scheduler/scheduler_config.json", {"beta_start": None}, "has no betas"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "cosine"}, "beta_schedule is 'cosine'; supported: lin"),
+        ("text_encoder/config.json", {"model_type": "t5"}, "is of the kind 't5'; expected CLIP's"),
+        ("text_encoder/config.json", {"hidden_size": None, "text_config": None}, "the text encoder gives None"),
+        ("unet/config.json", {"sample_size": [8, 8]}, r"sample_size is \[8, 8\]; expected one whole number"),
+        ("unet/config.json", {"sample_size": None}, "sample_size is None"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, r"wants more than .* \(class_embed_type\)"),
+        ("unet/config.json", {"num_class_embeds": 10, "encoder_hid_dim": 8}, r"\(num_class_embeds, encoder_hid_dim\)"),
+        ("vae/config.json", {"block_out_channels": [8, 8, 8]}, "makes 4 px of a latent; supported: 8"),
     ],
 )
 def test_a_model_of_another_shape_is_refused(base_copy, file, changes, words):
@@ -200,3 +211,31 @@ def test_fp16_file_names_are_found(base_copy):
     folder = resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
 
     assert load_unet(folder, device="cpu", dtype=torch.float32).dtype is torch.float32
+
+
+@pytest.mark.parametrize("content", ["[]", "null"])
+def test_a_configuration_that_holds_no_settings_is_refused(base_copy, content):
+    (base_copy / "unet" / "config.json").write_text(content)
+    with pytest.raises(PipelineError, match=r"unet/config\.json holds no settings"):
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+
+PARTS = {"unet": load_unet, "vae": load_vae, "text_encoder": load_text_encoder}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", ["lacking", "renamed", "of another shape"])
+def test_weights_that_are_not_those_of_the_configuration_are_refused(base_copy, part, damage):
+    """A text encoder would get random numbers for what it lacks, and train on other ones in every run."""
+    file = next((base_copy / part).glob("*.safetensors"))
+    tensors = load_file(file)
+    last = sorted(tensors)[-1]
+    if damage == "lacking":
+        del tensors[last]
+    elif damage == "renamed":
+        tensors = {f"other.{name}": tensor for name, tensor in tensors.items()}
+    else:
+        tensors[last] = torch.cat([tensors[last], tensors[last]])
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(PipelineError, match=rf"the weights of {part} are not those that {part}/config\.json describes"):
+        PARTS[part](base_copy, device="cpu", dtype=torch.float32)
