@@ -101,8 +101,8 @@ def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
         for c in metrics
     ]
     null = [
-        f"{number(c.null.mean, unit=c.spec.unit)}<small>{interval(c.null.lo, c.null.hi, unit=c.spec.unit)}</small>"
-        f"<small>{_compared(c.null)}</small>"
+        f"{number(c.null.mean, unit=c.spec.unit)}{_spread(c, c.null)}"
+        f"<small{_floor_hint(c, c.null)}>{_compared(c.null)}</small>"
         if c.null
         else ""
         for c in metrics
@@ -114,11 +114,25 @@ def _reference_rows(metrics: Sequence[MetricColumn]) -> str:
     ]
     named = (
         ("Real photos", "the same score of the validation photos", real),
-        ("Null", "real against real: no score can be expected to do better", null),
+        ("Null", "what real photos score", null),
         ("Target", "asked for in params.yaml", target),
         *controls,
     )
     return "".join(_reference_row(name, hint, cells) for name, hint, cells in named if any(cells))
+
+
+def _spread(column: MetricColumn, null: Null) -> str:
+    """Return the null's interval; '' for one draw, which has none."""
+    if null.lo == null.hi:
+        return ""
+    return f"<small>{interval(null.lo, null.hi, unit=column.spec.unit)}</small>"
+
+
+def _floor_hint(column: MetricColumn, null: Null) -> str:
+    """Return the title that says what the null bounds; '' where it compares nothing or lower is not better."""
+    if not null.n_b or column.spec.better != "lower":
+        return ""
+    return ' title="real against real: no score can be expected to do better"'
 
 
 def _compared(null: Null) -> str:

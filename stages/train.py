@@ -57,23 +57,23 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     policy = choose_device()
     make_repeatable(policy)
     adapter = train_run.adapter_config(base, info, **params.train.model_dump(include=ADAPTER_KNOBS))
-    parts = train_run.run_parts(settings, adapter, examples=examples, base_sha256=info.sha256, policy=policy)
-    origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
-    states = TrainStore(store, parts)
-    wanted = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
-    trackers = Trackers(params.train.trackers, folder=paths.trackers, run_name=states.key[:12], settings=parts["train"])
     options = {"settings": settings, "adapter": adapter, "policy": policy}
     memory = train_memory.plan_memory(
         base, examples, choice=params.train.gradient_checkpointing, previews=params.train.preview_prompts > 0, **options
     )
-    options |= {"gradient_checkpointing": memory.gradient_checkpointing, "processes": processes}
+    options |= {"gradient_checkpointing": memory.gradient_checkpointing}
+    parts = train_run.run_parts(examples=examples, base_sha256=info.sha256, **options)
+    origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
+    states = TrainStore(store, parts)
+    wanted = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
+    trackers = Trackers(params.train.trackers, folder=paths.trackers, run_name=states.key[:12], settings=parts["train"])
     with ExitStack() as stack:
         stack.enter_context(told_when_full(policy.device, memory.why_full))
         if processes.is_main:
             stack.enter_context(states.lock(waits=processes.count == 1))
         plan = train_run.plan_for_all(wanted, states, processes)
         if not processes.is_main:
-            train_run.take_part(plan, states, base, info, examples, **options)
+            train_run.take_part(plan, states, base, info, examples, processes=processes, **options)
             return
         stack.enter_context(trackers)
         for note in (train_run.device_note(settings, policy), *memory.notes, train_run.starting_point(plan, states)):
@@ -82,7 +82,7 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
         kept = KeptCheckpoints(empty_folder(paths.checkpoints), states, origin, base_folder=base, review=review)
         kept.keep(step for step in wanted if step not in plan.missing)
         if plan.legs:
-            trainer = build_trainer(base, info, examples, **options)
+            trainer = build_trainer(base, info, examples, processes=processes, **options)
             files = {"train_csv": paths.metrics / "train.csv", "telemetry_csv": paths.train_telemetry}
             log = TrainLog(
                 **files, device=policy.device, trackers=trackers, interval_s=CSV_INTERVAL_S,

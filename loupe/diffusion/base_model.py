@@ -18,7 +18,7 @@ from loupe.workstore import fingerprint
 
 DEMO = "demo"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 """Those of diffusers' DDPMScheduler, which training and drawing take their noise from."""
 PIXELS_PER_LATENT = 8
 _MORE_CONDITIONS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
@@ -73,7 +73,11 @@ def base_model_on_disk(name: str, revision: str | None, *, demo_folder: Path) ->
 
 
 def _require_whole(folder: Path, name: str) -> None:
+    from loupe.diffusion.model_loading import tensor_problems
+
     problems = missing_parts(folder) or _shape_problems(folder)
+    # The rest would be said of nearly every tensor where a configuration is wrong, or no model be built from it.
+    problems = problems or [problem for part in _WEIGHTS for problem in tensor_problems(folder, part)]
     if problems:
         raise PipelineError(problems_message(f"The base model {name}", problems))
 
@@ -125,14 +129,24 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
     except ValueError as error:
         raise PipelineError(f"{file} is no JSON ({error}); download or copy the base model again.") from None
     if not isinstance(content, dict):
-        raise PipelineError(f"{file} holds no settings; download or copy the base model again.")
+        raise PipelineError(
+            f"{file} holds no settings but {json.dumps(content)[:40]}, expected a JSON object; download or copy the "
+            f"base model again."
+        )
     return content
 
 
 def _shape_problems(folder: Path) -> list[str]:
     """Return why the configurations do not describe a Stable Diffusion 1.x or 2.x; empty when they do."""
-    unet, vae, text, scheduler = (_config(folder, part) for part in _CONFIGS)
-    problems = []
+    configs, problems = [], []
+    for part in _CONFIGS:
+        try:
+            configs.append(_config(folder, part))
+        except PipelineError as error:
+            problems.append(str(error))
+    if problems:
+        return problems
+    unet, vae, text, scheduler = configs
     if unet.get("_class_name") != "UNet2DConditionModel" or vae.get("_class_name") != "AutoencoderKL":
         problems.append(
             f"needs a UNet2DConditionModel and an AutoencoderKL; found {unet.get('_class_name')} and "
@@ -152,18 +166,29 @@ def _shape_problems(folder: Path) -> list[str]:
         )
     if wanted := [name for name in _MORE_CONDITIONS if unet.get(name) is not None]:
         problems.append(f"this UNet wants more than noise, timestep and text ({', '.join(wanted)}): not supported")
-    if not isinstance(unet["sample_size"], int):
+    if not _is_count(unet["sample_size"]):
         problems.append(f"unet/config.json: sample_size is {unet['sample_size']!r}; expected one whole number")
-    if pixels_per_latent(folder) != PIXELS_PER_LATENT:
+    blocks = vae["block_out_channels"]
+    if not isinstance(blocks, list) or not blocks or not all(map(_is_count, blocks)):
+        problems.append(f"vae/config.json: block_out_channels is {blocks!r}; expected a list of whole numbers")
+    elif pixels_per_latent(folder) != PIXELS_PER_LATENT:
         problems.append(f"the VAE makes {pixels_per_latent(folder)} px of a latent; supported: {PIXELS_PER_LATENT}")
     return problems + _text_problems(unet, text) + _schedule_problems(scheduler)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _text_problems(unet: dict[str, Any], text: dict[str, Any]) -> list[str]:
     kind = text.get("model_type", _TEXT_MODELS[0])
     if kind not in _TEXT_MODELS:
         return [f"the text encoder is of the kind {kind!r}; expected CLIP's, as Stable Diffusion 1.x and 2.x have it"]
-    width = text.get("hidden_size", (text.get("text_config") or {}).get("hidden_size"))
+    names = text.get("architectures") or []
+    if not isinstance(names, list) or not all(str(name).startswith("CLIP") for name in names):
+        return [f"the text encoder's architectures are {names!r}; expected CLIPTextModel"]
+    inner = text.get("text_config")
+    width = text.get("hidden_size", inner.get("hidden_size") if isinstance(inner, dict) else None)
     if unet["cross_attention_dim"] == width:
         return []
     return [f"the UNet attends to vectors of {unet['cross_attention_dim']}, the text encoder gives {width}"]
@@ -176,8 +201,13 @@ def _schedule_problems(scheduler: dict[str, Any]) -> list[str]:
     if kind not in PREDICTION_TYPES:
         problems.append(f"prediction_type is {kind!r}; supported: {', '.join(PREDICTION_TYPES)}")
     name = str(scheduler.get("_class_name"))
-    if "FlowMatch" in name or (scheduler.get("beta_start") is None and scheduler.get("trained_betas") is None):
-        problems.append(f"the scheduler ({name}) has no betas: flow matching and the like are not supported")
+    ends = [scheduler.get("beta_start"), scheduler.get("beta_end")]
+    is_flow = "Flow" in name or scheduler.get("use_flow_sigmas")
+    if is_flow or (None in ends and scheduler.get("trained_betas") is None):
+        problems.append(
+            f"the scheduler ({name}) has no betas: flow matching and the like are not supported; expected beta_start "
+            f"and beta_end, as PNDMScheduler, DDIMScheduler and DDPMScheduler have them"
+        )
     schedule = scheduler.get("beta_schedule", BETA_SCHEDULES[0])
     if schedule not in BETA_SCHEDULES:
         problems.append(f"beta_schedule is {schedule!r}; supported: {', '.join(BETA_SCHEDULES)}")

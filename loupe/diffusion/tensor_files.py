@@ -30,7 +30,8 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, 
     header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
     canonical = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     canonical += b" " * (-len(canonical) % _LENGTH_BYTES)  # tensor data starts on a multiple of 8, as the format asks
-    return len(canonical).to_bytes(_LENGTH_BYTES, "little") + canonical + content[_LENGTH_BYTES + length :]
+    data = memoryview(content)[_LENGTH_BYTES + length :]  # a slice of bytes would be one more copy of a large state
+    return b"".join((len(canonical).to_bytes(_LENGTH_BYTES, "little"), canonical, data))
 
 
 def read_tensors(path: Path, *, made_by: str) -> dict[str, torch.Tensor]:
@@ -57,8 +58,9 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def hashed_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return a safetensors file that holds the hash of its own tensors, for `read_hashed`."""
-    return tensor_bytes(tensors, metadata={**(metadata or {}), _HASH_ENTRY: tensors_sha256(tensors)})
+    """Return a safetensors file that holds the hash of its own tensors and metadata, for `read_hashed`."""
+    metadata = dict(metadata or {})
+    return tensor_bytes(tensors, metadata={**metadata, _HASH_ENTRY: _contents_sha256(tensors, metadata)})
 
 
 def read_hashed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -71,6 +73,14 @@ def read_hashed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    if tensors_sha256(tensors) != metadata.get(_HASH_ENTRY):
+    stored = metadata.pop(_HASH_ENTRY, None)
+    if _contents_sha256(tensors, metadata) != stored:
         raise ValueError("its contents have changed")
     return tensors, metadata
+
+
+def _contents_sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    of_tensors = tensors_sha256(tensors)
+    if not metadata:  # as in the files that the work store already holds
+        return of_tensors
+    return hashlib.sha256(json.dumps([of_tensors, metadata], sort_keys=True).encode()).hexdigest()

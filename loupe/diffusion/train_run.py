@@ -30,6 +30,8 @@ from loupe.records import BaseModelInfo, TrainRow
 from loupe.workstore import library_versions, source_fingerprint
 
 LIBRARIES = ("torch", "diffusers", "peft")
+_INTERIM_PAUSE = 50
+"""How many times as long as the last state took to store no interim one is: they take at most 2 % of the time."""
 _DECIDING_CODE = (
     "adapter.py",
     "batches.py",
@@ -134,10 +136,12 @@ def run_legs(
 ) -> Iterator[TrainRow]:
     """Compute the legs, storing the state at each one's end and, as interim states, every `interim_interval_s`.
 
+    An interval of 0 is after every step. Else interim states come more rarely where storing takes long (a large
+    adapter); a kill then costs what was computed since the last state, never more than one interval of checkpoints.
     A row is yielded once the state that holds it was stored, if one was due. Of several processes the main one stores.
     Raises PipelineError when they have come to hold different weights, or one does not see the store of the others.
     """
-    last_saved = clock()
+    next_interim = clock() + interim_interval_s
     processes = trainer.processes
     for leg in legs:
         if trainer.step != leg.start:
@@ -146,9 +150,12 @@ def run_legs(
             ends = row.step == leg.stop
             if ends and processes.count > 1:
                 processes.require_same(f"The adapter of step {row.step}", tensors_sha256(trainer.models.state()))
-            if processes.is_main and (ends or clock() - last_saved >= interim_interval_s):
+            if processes.is_main and (ends or clock() >= next_interim):
+                began = clock()
                 store.save(trainer.state(), interim=not ends)
-                last_saved = clock()
+                saved = clock()
+                pause = max(interim_interval_s, _INTERIM_PAUSE * (saved - began)) if interim_interval_s else 0.0
+                next_interim = saved + pause
             yield row
 
 
@@ -198,13 +205,19 @@ def adapter_config(
 
 
 def run_parts(
-    settings: TrainSettings, adapter: AdapterConfig, *, examples: Examples, base_sha256: str, policy: DevicePolicy
+    settings: TrainSettings,
+    adapter: AdapterConfig,
+    *,
+    examples: Examples,
+    base_sha256: str,
+    policy: DevicePolicy,
+    gradient_checkpointing: bool = False,
 ) -> dict[str, Any]:
     """Return everything that decides the weights at any step, for the run's fingerprint.
 
     With a constant learning rate max_steps decides nothing, so such a run can be prolonged. Gradient checkpointing
-    computes the same numbers again, so it may change between an interruption and going on. Raises PipelineError when
-    the optimizer cannot be had here.
+    computes the same numbers again, so it may change between an interruption and going on; but where the UNet is
+    compiled it gives another graph, which rounds otherwise. Raises PipelineError when the optimizer cannot be had here.
     """
     libraries = (*LIBRARIES, *optimizer_libraries(settings.optimizer, device=policy.device))
     numbers = asdict(settings)
@@ -216,6 +229,8 @@ def run_parts(
         del numbers["train_text_encoder"], numbers["text_encoder_learning_rate"]
     if settings.lr_scheduler == "constant":
         del numbers["max_steps"]
+    if settings.compile:
+        numbers["gradient_checkpointing"] = gradient_checkpointing
     numbers["adam_betas"] = list(settings.adam_betas)
     here = Path(__file__)
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ KIND = "train"
 _SUFFIX = ".safetensors"
 _INTERIM_SUFFIX = ".interim.safetensors"
 _PARTS_SUFFIX = ".json"
+_STATE_NAME = re.compile(r"-(?P<step>[0-9]{6}|[1-9][0-9]{6,})(\.interim)?\.safetensors")
+"""What save() writes after the key, and nothing else."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TENSOR_GROUPS = ("adapter", "average", "optimizer")
 
@@ -56,11 +59,11 @@ class TrainStore:
         usable = []
         for step, path in sorted(self._files().items()):
             try:
-                _from_file(path)
+                _from_file(path, step)
                 usable.append(step)
             except ValueError as error:
                 print(f"train: the stored state of step {step} is damaged ({error}); it is computed anew.", flush=True)
-                path.unlink()
+                _remove(path)
         return usable
 
     def save(self, state: TrainingState, *, interim: bool = False) -> None:
@@ -84,13 +87,14 @@ class TrainStore:
 
     def load(self, step: int) -> TrainingState:
         """Return the state of a step that usable_steps() has named or save() has stored."""
-        return _from_file(self._files()[step])
+        return _from_file(self._files()[step], step)
 
     def _files(self) -> dict[int, Path]:
-        """Step -> file; where a step has both, the one that stays."""
+        """Step -> file; where a step has both, the one that stays. A copy that somebody put beside them is none."""
         folder = self.store.path(KIND, self.key).parent
         found = sorted(folder.glob(f"{self.key}-*{_SUFFIX}"), key=lambda path: not path.name.endswith(_INTERIM_SUFFIX))
-        return {int(path.name.split(".")[0].rpartition("-")[2]): path for path in found}
+        named = [(_STATE_NAME.fullmatch(path.name.removeprefix(self.key)), path) for path in found]
+        return {int(match["step"]): path for match, path in named if match}
 
     def differences(self) -> list[str]:
         """Return what differs from the most recent other run in the store, e.g. 'learning_rate: 0.001 -> 0.0005'."""
@@ -130,8 +134,28 @@ def _to_bytes(state: TrainingState) -> bytes:
     return hashed_bytes(tensors, metadata={"scaler": json.dumps(state.scaler)})
 
 
-def _from_file(path: Path) -> TrainingState:
-    """Read a state back; anything but a whole one raises ValueError."""
+def _remove(path: Path) -> None:
+    """Remove what has a state's name, be it a folder: one in its place would keep the state from being stored."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _from_file(path: Path, step: int) -> TrainingState:
+    """Read the state of a step back; anything but a whole one of that step raises ValueError."""
+    try:
+        state = _read(path)
+    except KeyError as error:
+        raise ValueError(f"{error} is not as it should be") from None
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror or error}") from None
+    if state.step != step:
+        raise ValueError(f"it is that of step {state.step}")
+    return state
+
+
+def _read(path: Path) -> TrainingState:
     tensors, metadata = read_hashed(path)
     groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
     for name, tensor in tensors.items():

@@ -13,14 +13,17 @@ import numpy as np
 
 from loupe.evaluation_records import Null, RealScore
 from loupe.metric_specs import VALIDATION_LOSS, MetricSpec, aim_of, applicable_specs, known_specs
+from loupe.metrics.background import background_finding
 from loupe.metrics.estimates import Resampling, resampling_of
 from loupe.metrics.extractors import Extractors, pixel_measure_kind
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.losses import ValidationLosses
 from loupe.metrics.measure import Measured, complete_features, read_features
+from loupe.metrics.memorisation import near_duplicates
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import StepScores, add_differences_to_best, best_steps, score_steps
+from loupe.metrics.silhouette import centring_finding
 from loupe.paths import step_name
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
@@ -98,7 +101,19 @@ class Evaluated:
         ]
         few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
         unread = [f"{file} is {why}; it counts as invalid" for file, why in self.unreadable.items()]
-        return (*cut, *unread, *uneven, *few, *self.losses.findings, *self._ranking)
+        return (*cut, *unread, *uneven, *few, *self._bands, *self.losses.findings, *self._ranking)
+
+    @property
+    def _bands(self) -> Iterator[str]:
+        """How the photos themselves have moved what a picture must keep to."""
+        if not len(self.real.train):
+            return
+        yield from filter(None, (background_finding(self.real), centring_finding(self.real)))
+        if len(self.real.held_out) and (n_near := near_duplicates(self.real)):
+            yield (
+                f"{n_near} of {self.n_real} held-out photos are nearly training photos; the threshold of memorised "
+                "pictures goes by the others"
+            )
 
     @property
     def _ranking(self) -> Iterator[str]:

@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, UnknownNameError, nearest_names, problems_message
@@ -19,6 +20,7 @@ from loupe.evaluation_records import ExtractorInfo, ReferenceManifest
 from loupe.metric_specs import CLIP_FILE, MEASURE_ANEW, array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
+from loupe.metrics.feature_store import Compute
 from loupe.metrics.images import Pixels
 from loupe.metrics.inception import find_inception, inception_info, load_inception
 from loupe.metrics.transformer_models import KINDS, TransformerSource, find_transformer, transformer_info
@@ -30,6 +32,8 @@ EXAMPLES = (DEMO, DEMO_CLIP_ENTRY, INCEPTION, *KINDS)
 """Names of entries, without what may follow their colon."""
 HERE = Path(__file__).parent
 ROLES_WITH_TEXTS = ("clip", "preference")
+CPU_ROWS = 8
+"""Rows of every call of a network on the CPU: kernels round by batch shape, and evaluate.batch_size changes no bit."""
 
 ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
 """Images (uint8 RGB, equally large) -> arrays with a row per image."""
@@ -217,7 +221,7 @@ def _demo_classifier(folder: Path, machine: Machine) -> PictureExtractor:
     info = demo_classifier_info(folder)
     code = [HERE / name for name in ("networks.py", "images.py", "demo_classifier.py", "classifier.py")]
     kind = _kind_of(info, machine, [*code, folder / CONFIG], ("torch",))
-    load = cache(partial(load_demo_classifier, folder, machine.device))
+    load = _loader(partial(load_demo_classifier, folder, machine.device), machine)
     return PictureExtractor(info=info, kind=kind, load=load, colours=demo_colours(folder))
 
 
@@ -226,7 +230,7 @@ def _inception(place: str, machine: Machine) -> PictureExtractor:
     info = inception_info(path)
     code = [HERE / name for name in ("networks.py", "images.py", "inception.py")]
     kind = _kind_of(info, machine, code, ("torch", "torch-fidelity"))
-    return PictureExtractor(info=info, kind=kind, load=cache(partial(load_inception, path, machine.device)))
+    return PictureExtractor(info=info, kind=kind, load=_loader(partial(load_inception, path, machine.device), machine))
 
 
 def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
@@ -234,7 +238,7 @@ def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
     code = [HERE / name for name in ("networks.py", "images.py", "clip.py", "clip_settings.py")]
     libraries = ("torch", "open-clip-torch", "torchvision", "pillow")
     kind = _kind_of(info, machine, [*code, *source.settings_files], libraries, preprocess=source.preprocess)
-    return TextExtractor(info=info, kind=kind, load=cache(partial(load_clip, source, machine.device)))
+    return TextExtractor(info=info, kind=kind, load=_text_loader(partial(load_clip, source, machine.device), machine))
 
 
 def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
@@ -242,15 +246,43 @@ def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
     code = [HERE / "networks.py", HERE / "images.py", HERE / "transformer_networks.py", *source.settings_files]
     kind = _kind_of(info, machine, code, ("torch", "transformers", "torchvision", "pillow"))
     if info.role in ROLES_WITH_TEXTS:
-        return TextExtractor(info=info, kind=kind, load=cache(partial(load_preference_model, source, machine.device)))
-    return PictureExtractor(info=info, kind=kind, load=cache(partial(load_picture_model, source, machine.device)))
+        load_both = partial(load_preference_model, source, machine.device)
+        return TextExtractor(info=info, kind=kind, load=_text_loader(load_both, machine))
+    load = _loader(partial(load_picture_model, source, machine.device), machine)
+    return PictureExtractor(info=info, kind=kind, load=load)
+
+
+def _loader(load: Callable[[], ImageFunction], machine: Machine) -> Callable[[], ImageFunction]:
+    return cache(lambda: _in_equal_calls(load(), machine))
+
+
+def _text_loader(load: Callable[[], ClipNetwork], machine: Machine) -> Callable[[], ClipNetwork]:
+    def both() -> ClipNetwork:
+        network = load()
+        return ClipNetwork(_in_equal_calls(network.images, machine), _in_equal_calls(network.texts, machine))
+
+    return cache(both)
+
+
+def _in_equal_calls(compute: Compute, machine: Machine) -> Compute:
+    """Return the function in calls of CPU_ROWS; as it is where a larger batch is faster."""
+    if machine.device != "cpu":
+        return compute
+
+    def equal_calls(items: Sequence[Any]) -> Mapping[str, NDArray]:
+        filled = [*items, *[items[-1]] * (-len(items) % CPU_ROWS)]
+        parts = [compute(filled[start : start + CPU_ROWS]) for start in range(0, len(filled), CPU_ROWS)]
+        return {name: np.concatenate([part[name] for part in parts])[: len(items)] for name in parts[0]}
+
+    return equal_calls
 
 
 def _kind_of(
     info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str], **settings: Any
 ) -> str:
     """Return the store's kind; the extractor's name decides no feature, its role, weights and resize do."""
-    parts = {"info": info.model_dump(), "machine": machine.identity, **settings}
+    rows = CPU_ROWS if machine.device == "cpu" else None
+    parts = {"info": info.model_dump(), "machine": machine.identity, "rows": rows, **settings}
     return _store_kind(info.role, parts, code, libraries)
 
 

@@ -1,14 +1,17 @@
 """What an extractor said about each item, computed once and kept in the work store by the item's hash.
 
 The store's kind names everything else that decided the bytes (weights, resize, code, libraries, device), so a changed
-extractor never meets old features. It knows no extractor, and nothing of images or texts.
+extractor never meets old features. A file that is not, byte for byte, what was stored counts as absent. It knows no
+extractor, and nothing of images or texts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +98,7 @@ def stored_keys(store: WorkStore, kind: str, keys: Iterable[str]) -> set[str]:
     for path in _shard_paths(store, kind):
         if not waiting:
             break
-        found |= waiting & set(_keys_of_shard(path))
+        found |= set(_rows_of_shard(path, waiting))
         waiting -= found
     return found
 
@@ -149,29 +152,58 @@ def _write_shard(store: WorkStore, kind: str, shard: dict[str, _Row]) -> None:
 
     keys = sorted(shard)
     arrays = {name: np.stack([shard[key][name] for key in keys]) for name in shard[keys[0]]}
+    metadata = {"keys": json.dumps(keys)}
+    metadata["sha256"] = _sha256(metadata["keys"], arrays)
     with store.put(kind, fingerprint({"keys": keys}), ".safetensors") as temporary:
-        save_file(arrays, temporary, metadata={"keys": json.dumps(keys)})
+        save_file(arrays, temporary, metadata=metadata)
+
+
+def _sha256(keys: str, arrays: Mapping[str, NDArray]) -> str:
+    digest = hashlib.sha256(keys.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _shard_paths(store: WorkStore, kind: str) -> list[Path]:
     return sorted((store.root / kind).rglob("[!.]*.safetensors"))
 
 
-def _keys_of_shard(path: Path) -> list[str]:
+def _rows_of_shard(path: Path, wanted: set[str]) -> dict[str, int]:
+    """Return which of the wanted keys lie in which row; a damaged shard has none, so they are computed anew."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as shard:
-            return json.loads((shard.metadata() or {})["keys"])
-    except (SafetensorError, KeyError):  # written by nothing of ours; what it should hold is computed anew
-        return []
+            keys = json.loads((shard.metadata() or {})["keys"])
+            rows = {key: row for row, key in enumerate(keys) if key in wanted}
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return {}
+    state = path.stat()
+    return rows if rows and _is_whole(path, (state.st_ino, state.st_mtime_ns, state.st_size)) else {}
+
+
+@cache
+def _is_whole(path: Path, _state: tuple[int, int, int]) -> bool:
+    """Whether a shard holds what was written; a file in the same state is not hashed again in this process."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as shard:
+            arrays = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
+            metadata = shard.metadata()
+            return _sha256(metadata["keys"], arrays) == metadata["sha256"]
+    except (SafetensorError, KeyError, TypeError, ValueError):  # before hashes were kept, or no array at all
+        return False
 
 
 def _shard_rows(path: Path, wanted: set[str]) -> tuple[dict[str, int], dict[str, NDArray]]:
     """Return which of the wanted keys lie in which row, and the shard's arrays when there are any."""
     from safetensors import safe_open
 
-    rows = {key: row for row, key in enumerate(_keys_of_shard(path)) if key in wanted}
+    rows = _rows_of_shard(path, wanted)
     if not rows:
         return {}, {}
     with safe_open(path, framework="np") as shard:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loupe.errors import PipelineError, problems_message
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = NDArray[np.uint8]
 """[H, W, 3], 0..255."""
@@ -70,14 +75,39 @@ def check_image_files(files: Sequence[ImageFile], *, where: str, made_by: str) -
 
 def read_pixels(file: ImageFile) -> Pixels:
     """Decode one checked file; UnreadableImageError, which names it, when it is no RGB picture."""
-    from PIL import Image, UnidentifiedImageError
+    with _opened(file) as image:
+        if image.mode != "RGB":
+            raise UnreadableImageError(file, f"is {image.mode}; extractors take RGB")
+        return np.asarray(image)
+
+
+def check_sizes(files: Sequence[ImageFile], size_px: tuple[int, int], *, where: str, made_by: str) -> None:
+    """Look at the header of every checked file; all that are not `size_px` (width, height) are in one PipelineError."""
+    problems = []
+    for file in files:
+        try:
+            with _opened(file) as image:
+                found_px = image.size
+        except UnreadableImageError as error:
+            problems.append(f"{file.path}: {error.reason}")
+            continue
+        if found_px != size_px:
+            problems.append(f"{file.path}: {found_px[0]} x {found_px[1]} px, not {size_px[0]} x {size_px[1]}")
+    if problems:
+        raise PipelineError(f"{problems_message(where, problems)}\nMake them anew: dvc repro --force {made_by}")
+
+
+@contextmanager
+def _opened(file: ImageFile) -> Iterator[Image.Image]:
+    """Open a picture; what goes wrong inside the block is the file's fault, and said as UnreadableImageError."""
+    from PIL import Image
 
     try:
         with Image.open(file.path) as image:
-            if image.mode != "RGB":
-                raise UnreadableImageError(file, f"is {image.mode}; extractors take RGB")
-            return np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            yield image
+    except (PipelineError, MemoryError):  # the second says nothing about the file
+        raise
+    except Exception as error:  # Pillow lets through whatever broken content makes its parsers raise
         raise UnreadableImageError(file, "cannot be decoded as a picture", str(error)) from None
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from functools import lru_cache
 from pathlib import Path
 
-from loupe.atomic_io import read_records, sha256_file
+from loupe.atomic_io import read_record, read_records, sha256_file
 from loupe.errors import PipelineError
 from loupe.metrics.image_set import ImageSet
-from loupe.metrics.images import ImageFile, UnreadableImageError, check_image_files, read_pixels
+from loupe.metrics.images import ImageFile, UnreadableImageError, check_image_files, check_sizes, read_pixels
 from loupe.metrics.measure import ImageRow
 from loupe.records import CaptionRecord, DatasetManifest, SampleRecord, SamplesManifest, Split
 
@@ -27,7 +27,7 @@ def split_captions(dataset: DatasetManifest, folder: Path, split: Split) -> list
 
 
 def photo_rows(records: Iterable[CaptionRecord], dataset_folder: Path) -> list[ImageRow]:
-    """Return the photos of a split as rows, checked against their hashes."""
+    """Return the photos of a split as rows, checked against their hashes and the dataset's resolution."""
     rows = [
         ImageRow(
             cell=(record.image_id, 0),
@@ -37,7 +37,10 @@ def photo_rows(records: Iterable[CaptionRecord], dataset_folder: Path) -> list[I
         )
         for record in records
     ]
-    check_image_files([row.file for row in rows], where="prepared photos", made_by="prepare")
+    files = [row.file for row in rows]
+    check_image_files(files, where="prepared photos", made_by="prepare")
+    side_px = read_record(dataset_folder / "manifest.json", DatasetManifest, made_by="prepare").resolution_px
+    check_sizes(files, (side_px, side_px), where="prepared photos", made_by="prepare")
     return rows
 
 

@@ -171,7 +171,10 @@ def _difference(key: str, spec: MetricSpec, pair: _Pair, *, real: RealPhotos, re
         a, b = (estimate(part, real, spec, resampling) for part in pair.parts())
     if spec.level == "image":
         return mean_difference(a, b, spec, resampling, same_pictures=pair.same_pictures)
-    draws = a.draws - b.draws
+    if is_effective_number(spec):  # each is biased by an amount of its own, which does not cancel
+        draws = recentred(a.draws, a.value) - recentred(b.draws, b.value)
+    else:
+        draws = a.draws - b.draws
     return Estimate(a.value - b.value, draws, interval_of(draws, a.cells))
 
 

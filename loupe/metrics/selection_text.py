@@ -149,10 +149,11 @@ def _scale(comparison: Comparison, setting: Setting) -> str:
     null = setting.null
     if null is None:
         return measured
-    return (
-        f"{measured} Real photos against real photos ({null.n_a} against {null.n_b}) give {setting.distance_key} "
-        f"{null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]: nothing below that can mean better."
-    )
+    given = f"{measured} Real photos against real photos ({null.n_a} against {null.n_b}) give {setting.distance_key} "
+    if null.n_draws == 1 or null.lo == null.hi:
+        fewer = f", of fewer photos than the {comparison.chosen.n_used} pictures"
+        return f"{given}{null.mean:.4g}, a single value{fewer if null.n_a < comparison.chosen.n_used else ''}."
+    return f"{given}{null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]: nothing below that can mean better."
 
 
 def _with_interval(value: float, interval: Interval | None) -> str:

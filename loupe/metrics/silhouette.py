@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from loupe.metrics.background import border_ring
+from loupe.metrics.background import border_ring, without_strays
 from loupe.metrics.image_set import (
     CENTRE_OFFSET,
     FOREGROUND_SHARE,
@@ -32,6 +32,8 @@ LEAST_OBJECT = 0.01
 WIDEST_OFFSET = 0.125
 """A product is centred up to this offset (the 99th percentile of 300 real shoe photos is 0.124), or up to that of the
 train photos where they are less centred."""
+NO_PRODUCT = 1.0
+"""The offset of a picture that shows none; that of a product is at most half a diagonal, 0.71."""
 ERODED_SHARE = 1 / 112
 """Of the side: pixels this near to the outline mix with the background."""
 EVERY_NEIGHBOUR = np.ones((3, 3), dtype=bool)
@@ -50,10 +52,26 @@ class Silhouette:
 
 
 def centred(images: ImageSet, real: RealPhotos) -> Array:
-    """Return [N]: 1 where the product keeps off the border and its offset is inside the real photos' band, else 0."""
-    widest = max(WIDEST_OFFSET, float(np.percentile(real.train.array(CENTRE_OFFSET), 99)))
-    inside = (images.array(CENTRE_OFFSET) <= widest) & (images.array(TOUCHES_BORDER) == 0)
+    """Return [N]: 1 where the product keeps off the border and its offset is inside the real photos' band, else 0.
+
+    The band is taken from photos that show a product, without strays.
+    """
+    inside = (images.array(CENTRE_OFFSET) <= _widest(real)) & (images.array(TOUCHES_BORDER) == 0)
     return inside.astype(np.float64)
+
+
+def centring_finding(real: RealPhotos) -> str | None:
+    """Return a sentence where the photos have widened the band, else None."""
+    widest = _widest(real)
+    if widest <= WIDEST_OFFSET:
+        return None
+    return f"pictures pass as centred up to {widest:.1%} of the side off the middle: the train photos lie as far off"
+
+
+def _widest(real: RealPhotos) -> float:
+    offsets = real.train.array(CENTRE_OFFSET)
+    offsets = offsets[offsets < NO_PRODUCT]
+    return max(WIDEST_OFFSET, float(np.percentile(without_strays(offsets), 99))) if len(offsets) else WIDEST_OFFSET
 
 
 def single_objects(images: ImageSet, real: RealPhotos) -> Array:
@@ -102,7 +120,7 @@ def eroded(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def describe(mask_HW: NDArray[np.bool_]) -> Silhouette:
     """Return size, place and number of what a product mask shows."""
     if not mask_HW.any():
-        return Silhouette(foreground_share=0.0, centre_offset=1.0, touches_border=False, n_objects=0)
+        return Silhouette(foreground_share=0.0, centre_offset=NO_PRODUCT, touches_border=False, n_objects=0)
     _, n_objects = ndimage.label(mask_HW, structure=EVERY_NEIGHBOUR)
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     height, width = mask_HW.shape

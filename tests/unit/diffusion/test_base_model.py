@@ -83,6 +83,16 @@ def test_weights_that_are_cut_short_are_refused(base_copy):
         ("unet/config.json", {"sample_size": None}, "sample_size is None"),
         ("unet/config.json", {"class_embed_type": "timestep"}, r"wants more than .* \(class_embed_type\)"),
         ("unet/config.json", {"num_class_embeds": 10, "encoder_hid_dim": 8}, r"\(num_class_embeds, encoder_hid_dim\)"),
+        ("unet/config.json", {"block_out_channels": [8]}, r"unet/config\.json describes no model that can be built"),
+        (
+            "text_encoder/config.json",
+            {"vocab_size": 10},
+            r"another shape .*token_embedding\.weight .* instead of \[10, 16\]",
+        ),
+        ("text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "architectures are .*T5EncoderModel"),
+        ("scheduler/scheduler_config.json", {"beta_end": None}, "has no betas"),
+        ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "has no betas"),
+        ("vae/config.json", {"block_out_channels": None}, "block_out_channels is None; expected a list"),
         ("vae/config.json", {"block_out_channels": [8, 8, 8]}, "makes 4 px of a latent; supported: 8"),
     ],
 )
@@ -239,3 +249,46 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(base_copy, 
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(PipelineError, match=rf"the weights of {part} are not those that {part}/config\.json describes"):
         PARTS[part](base_copy, device="cpu", dtype=torch.float32)
+    words = "tensors of another shape" if damage == "of another shape" else r"lacks \d+ tensors of"
+    with pytest.raises(PipelineError, match=rf"{part}/{file.name} .*{words}"):
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+
+def test_damage_in_several_parts_is_told_at_once(base_copy):
+    for part in PARTS:
+        file = next((base_copy / part).glob("*.safetensors"))
+        tensors = load_file(file)
+        tensors.pop(min(tensors))
+        save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(PipelineError, match=r"3 problems") as caught:
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+    assert str(caught.value).count("lacks 1 tensors of the") == 3
+
+
+def test_names_of_older_libraries_are_accepted_and_load_the_same(tiny_base_model, base_copy):
+    """Stable Diffusion 1.5 as published has these: a prefix and positions of CLIP, older names of the attention."""
+    older = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+    file = base_copy / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    for name in [name for name in tensors if "attentions" in name]:
+        new, old = next(((n, o) for n, o in older.items() if n in name), ("", ""))
+        tensors[name.replace(new, old)] = tensors.pop(name)
+    assert any(".query." in name for name in tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+    file = base_copy / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+    folder = resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+
+    for load in (load_vae, load_text_encoder):
+        now, before = (load(each, device="cpu", dtype=torch.float32) for each in (folder, tiny_base_model))
+        torch.testing.assert_close(dict(now.state_dict()), dict(before.state_dict()), rtol=0, atol=0)
+
+
+def test_all_configurations_that_hold_no_settings_are_told_at_once(base_copy):
+    for part in ("unet", "vae"):
+        (base_copy / part / "config.json").write_text("[]")
+    with pytest.raises(PipelineError, match=r"(?s)unet/config\.json holds no settings.*vae/config\.json holds no"):
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)

@@ -133,10 +133,11 @@ OTHER_NUMBERS = {
 OTHER_ADAPTERS = {"rank": 8, "alpha": 4.0, "target_modules": ("to_q",), "use_dora": True, "use_rslora": True}
 
 
-def parts(*, examples=None, adapter=ADAPTER, base_sha256="b", policy=CPU, **settings):
+def parts(*, examples=None, adapter=ADAPTER, base_sha256="b", policy=CPU, gradient_checkpointing=False, **settings):
     return run_parts(
-        tiny_settings(**settings), adapter, examples=examples or tiny_examples(), base_sha256=base_sha256, policy=policy
-    )
+        tiny_settings(**settings), adapter, examples=examples or tiny_examples(), base_sha256=base_sha256,
+        policy=policy, gradient_checkpointing=gradient_checkpointing,
+    )  # fmt: skip
 
 
 def test_everything_that_decides_the_weights_changes_the_key(monkeypatch):
@@ -171,6 +172,13 @@ def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_done(m
 def test_max_steps_is_in_the_key_only_when_the_schedule_needs_it():
     assert parts(max_steps=8) == parts(max_steps=9)
     assert parts(max_steps=8, lr_scheduler="cosine") != parts(max_steps=9, lr_scheduler="cosine")
+
+
+def test_gradient_checkpointing_is_in_the_key_only_of_a_compiled_run():
+    """There it gives another graph, with other bytes; without, test_resume.py shows that it changes none."""
+    assert parts(gradient_checkpointing=True) == parts(gradient_checkpointing=False)
+    assert "gradient_checkpointing" not in parts()["train"]
+    assert parts(gradient_checkpointing=True, compile=True) != parts(gradient_checkpointing=False, compile=True)
 
 
 @pytest.mark.parametrize("kind", [{"use_rslora": True}, {"use_dora": True}], ids=str)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loupe.metrics.background import background_passes, background_white_share
+from loupe.metrics.background import background_finding, background_passes, background_white_share
 from loupe.metrics.image_set import BACKGROUND_WHITE_SHARE, ImageSet, RealPhotos
 
 
@@ -61,3 +61,12 @@ def test_an_image_passes_from_99_percent() -> None:
 def test_the_band_widens_to_less_white_photos_and_never_narrows() -> None:
     images = ImageSet(cells=(("a", 0), ("a", 1)), arrays={BACKGROUND_WHITE_SHARE: np.array([0.4, 0.6])})
     assert background_passes(images, photos(np.linspace(0.5, 1, 101))).tolist() == [0.0, 1.0]
+
+
+def test_a_few_odd_photos_do_not_open_the_band_and_many_do() -> None:
+    images = ImageSet(cells=(("a", 0), ("a", 1)), arrays={BACKGROUND_WHITE_SHARE: np.array([0.0, 1.0])})
+    odd, grey = photos([0.0] * 4 + [1.0] * 296), photos([0.0] * 200 + [1.0] * 100)
+    assert background_passes(images, odd).tolist() == [0.0, 1.0]
+    assert background_finding(odd) is None
+    assert background_passes(images, grey).tolist() == [1.0, 1.0]
+    assert "from 0.0% of white in the border on" in background_finding(grey)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from loupe.errors import PipelineError
 from loupe.evaluation_records import ReferenceManifest
-from loupe.metrics import inception
+from loupe.metrics import extractors, inception
 from loupe.metrics.clip import find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import demo_classifier_info, load_demo_classifier
 from loupe.metrics.extractors import Extractors, Machine, resolve_extractors
@@ -183,6 +184,33 @@ def test_a_network_loads_once_per_process(demo: Path) -> None:
     classifier, _ = found.members
     assert classifier.load() is classifier.load()
     assert classifier.colours == tuple(COLOURS)
+
+
+def test_batch_size_changes_no_bit_of_what_networks_say(demo: Path) -> None:
+    """The network itself rounds by the number of rows: only calls of one size say the same about a picture."""
+    sizes: list[int] = []
+
+    def compute(items: Sequence[float]) -> dict[str, np.ndarray]:
+        sizes.append(len(items))
+        return {"value": np.array(items)[:, None]}
+
+    in_equal_calls = extractors._in_equal_calls(compute, CPU)
+    assert in_equal_calls(list(range(11)))["value"].ravel().tolist() == list(range(11))
+    assert in_equal_calls([5])["value"].tolist() == [[5]]
+    assert set(sizes) == {extractors.CPU_ROWS}
+    assert extractors._in_equal_calls(compute, Machine("cuda", "cuda H")) is compute
+
+    classifier, clip = resolve_extractors(("demo", "demo-clip"), demo_folder=demo, machine=CPU).members
+    texts = [f"a {'very ' * i}red shoe" for i in range(20)]
+    for function, items in (
+        (classifier.load(), toy_images(20)),
+        (clip.load().images, toy_images(20)),
+        (clip.load().texts, texts),
+    ):
+        whole = function(items)
+        for size in (1, 7):
+            parts = [function(items[start : start + size]) for start in range(0, 20, size)]
+            assert all(np.array_equal(np.concatenate([p[name] for p in parts]), whole[name]) for name in whole)
 
 
 def test_reference_of_other_extractors_is_refused(demo: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from loupe.errors import PipelineError
+from loupe.metrics import feature_store
 from loupe.metrics.feature_store import NotFiniteError, complete_arrays, stored_arrays, stored_keys
 from loupe.workstore import WorkStore
 
@@ -119,6 +122,67 @@ def test_a_broken_shard_is_computed_anew(tmp_path: Path) -> None:
     (shard,) = (tmp_path / "features" / "a").rglob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:40])
     assert complete(store, {"a": 1.0}, Doubler()).computed == 1
+
+
+def shards(store: WorkStore) -> list[Path]:
+    return sorted((store.root / "features" / "a").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("at", [-1, -9, -20])
+def test_a_flipped_bit_in_a_shard_makes_its_items_missing_and_computed_anew(tmp_path: Path, at: int) -> None:
+    store, items = WorkStore(tmp_path), {"a": 1.0, "b": 2.0}
+    complete(store, items, Doubler())
+    expected = stored(store, "ab")
+    (shard,) = shards(store)
+    content = bytearray(shard.read_bytes())
+    content[at] ^= 1
+    time.sleep(0.02)  # a second write within one tick of the file system's clock leaves the same time of change
+    shard.write_bytes(bytes(content))
+    assert stored_keys(store, "features/a", "ab") == set()
+    with pytest.raises(KeyError, match="lacks 2 of 2"):
+        stored(store, "ab")
+    found = complete(store, items, Doubler())
+    assert (found.computed, found.reused) == (2, 0)
+    assert all(np.array_equal(array, expected[name]) for name, array in stored(store, "ab").items())
+
+
+def test_keys_that_changed_places_are_not_believed(tmp_path: Path) -> None:
+    store, items = WorkStore(tmp_path), {"a": 1.0, "b": 2.0}
+    complete(store, items, Doubler())
+    (shard,) = shards(store)
+    content = shard.read_bytes()
+    swapped = content.replace(rb"[\"a\", \"b\"]", rb"[\"b\", \"a\"]")
+    assert swapped != content
+    shard.write_bytes(swapped)
+    assert complete(store, items, Doubler()).computed == 2
+    assert stored(store, "ab")["square"].tolist() == [1.0, 4.0]
+
+
+def test_a_shard_without_a_hash_is_computed_anew(tmp_path: Path) -> None:
+    store = WorkStore(tmp_path)
+    with store.put("features/a", "0" * 64, ".safetensors") as path:
+        save_file({"square": np.array([7.0])}, path, metadata={"keys": '["a"]'})
+    assert complete(store, {"a": 1.0}, Doubler()).computed == 1
+    assert stored(store, "a")["square"].tolist() == [1.0]
+
+
+def test_a_damaged_shard_leaves_the_others_and_none_is_hashed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    real = feature_store._sha256
+    monkeypatch.setattr(feature_store, "ROWS_PER_SHARD", 2)
+    store, items = WorkStore(tmp_path), {letter: float(i) for i, letter in enumerate("abcdef")}
+    complete(store, items, Doubler())
+    damaged = shards(store)[1]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
+    monkeypatch.setattr(feature_store, "_sha256", lambda keys, arrays: hashed.append(keys) or real(keys, arrays))
+    found = complete(store, items, Doubler())
+    assert (found.computed, found.reused) == (2, 4)
+    hashed.clear()
+    for _ in range(3):
+        assert stored(store, "abcdef")["square"].tolist() == [0.0, 1.0, 4.0, 9.0, 16.0, 25.0]
+    assert len(hashed) == 1, "the one that was written anew"
 
 
 def test_finished_shards_survive_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from loupe.metrics.memorisation import (
     memorisation_null,
     memorised_bound,
     memorised_images,
+    near_duplicates,
     nearest_train,
 )
 from tests.unit.metrics.image_sets import real_photos, with_features
@@ -71,3 +72,15 @@ def test_without_photos_there_is_no_answer() -> None:
         memorised_images(HELD_OUT, real_photos(HELD_OUT.rows([]), TRAIN))
     with pytest.raises(TooFewImagesError, match="memorised photos needs at least 1"):
         nearest_train(HELD_OUT, TRAIN.rows([]))
+
+
+def test_near_duplicates_among_the_held_out_photos_do_not_let_copies_pass() -> None:
+    """Two of 55 would be the threshold: the second nearest decides."""
+    train = TRAIN.array("inception.features")
+    held_out = cloud(55, 1)
+    held_out[:2] = train[:2] + 1e-3
+    leaky, clean = (real_photos(with_features(photos), TRAIN) for photos in (held_out, cloud(55, 1)))
+    copies = with_features(train[:64] + np.random.default_rng(3).normal(size=(64, 6)).astype(np.float32) / 50)
+    assert (near_duplicates(leaky), near_duplicates(clean)) == (2, 0)
+    assert memorised_images(copies, leaky).mean() > memorised_bound(64, 55, upper_tail=0.01)
+    assert memorised_images(with_features(cloud(64, 2)), leaky).mean() <= memorised_bound(64, 55, upper_tail=0.01)

@@ -17,6 +17,7 @@ from loupe.metrics.image_set import (
 )
 from loupe.metrics.silhouette import (
     centred,
+    centring_finding,
     describe,
     eroded,
     laplacian_variance,
@@ -140,3 +141,14 @@ def test_sharpness_is_a_percentile_of_the_train_photos() -> None:
     found = sharpness_percentiles(images, photos)
     assert found[:4].tolist() == [0.0, 0.5, 1.0, 0.375]
     assert np.isnan(found[4]), "a picture without a product is not blurred"
+
+
+def test_a_few_photos_without_a_product_or_far_off_do_not_open_the_band() -> None:
+    for offset in (1.0, 0.6):
+        odd = real(**{CENTRE_OFFSET: np.array([offset] * 4 + [0.02] * 296)})
+        assert [centred(measured(at, 0), odd)[0] for at in (0.1, 0.2, 1.0)] == [1.0, 0.0, 0.0]
+        assert centring_finding(odd) is None
+    nowhere = real(**{CENTRE_OFFSET: np.ones(5)})
+    assert [centred(measured(at, 0), nowhere)[0] for at in (0.1, 1.0)] == [1.0, 0.0]
+    loose = real(**{CENTRE_OFFSET: np.linspace(0, 0.3, 101)})
+    assert "up to 29.7% of the side off the middle" in centring_finding(loose)
