@@ -195,7 +195,9 @@ def test_gradient_checkpointing_changes_no_byte(tiny_base_model, name):
 def test_compile_puts_the_unet_through_torch_compile(tiny_base_model, monkeypatch):
     calls = []
 
-    def compiled(unet):
+    def compiled(unet, *, dynamic):
+        assert dynamic is False, "a batch has one shape"
+
         def predict(*arguments, **named):
             calls.append(unet)
             return unet(*arguments, **named)
