@@ -41,10 +41,8 @@ def select(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     if not others:
         raise PipelineError("There is no checkpoint to choose from: metrics/checkpoints.csv holds only the base model.")
     weights = settings.weights.model_dump()
-    of_photos = manifest.real_scores.get(keys.get("colour", ""))
-    real_colour = of_photos.value if of_photos else None
     comparison = compare_checkpoints(
-        [step_evidence(row, base, draws, keys, real_colour=real_colour) for row in others],
+        [step_evidence(row, base, draws, keys) for row in others],
         keys={name: keys[name] for name in weights if name in keys},
         weights=weights,
         gates=Gates(

@@ -96,20 +96,16 @@ def shortfall(checkpoint: StepEvidence, gates: Gates) -> float:
     return sum(max(0.0, 1 - (share or 0.0) / least) for share, least in asked if least > 0)
 
 
-def step_evidence(
-    row: Row, base: Row, draws: Mapping[str, NDArray], keys: Mapping[str, str], *, real_colour: float | None
-) -> StepEvidence:
+def step_evidence(row: Row, base: Row, draws: Mapping[str, NDArray], keys: Mapping[str, str]) -> StepEvidence:
     """Return the evidence of one row; `keys` is criterion -> metric key, with text, background, centring, memorisation.
 
-    `draws` are those of scoring.draws_by_name. `real_colour` is the real photos' share of pictures that show the colour
-    asked for: to show it more often than they do is no further gain, nor is more diversity than theirs.
+    `draws` are those of scoring.draws_by_name.
     """
-    most = {"colour": real_colour, "diversity": 1.0}
     step, text = int(row["step"] or 0), keys["text"]
     of_text = row.get(f"{text}_diff_base")
     gains = {}
     for name in ("distance", "clip_gap", "colour", "diversity"):
-        gain = _gain(row, base, draws, keys[name], most=most.get(name)) if name in keys else None
+        gain = _gain(row, base, draws, keys[name]) if name in keys else None
         if gain is not None:
             gains[name] = gain
     return StepEvidence(
@@ -124,17 +120,15 @@ def step_evidence(
     )
 
 
-def _gain(row: Row, base: Row, draws: Mapping[str, NDArray], key: str, *, most: float | None) -> Gain | None:
-    """Return the gain in one score; above `most` there is none."""
+def _gain(row: Row, base: Row, draws: Mapping[str, NDArray], key: str) -> Gain | None:
     step, better = int(row["step"] or 0), spec_of(key).better
     value, of_base = row.get(key), base.get(key)
     if value is None or of_base is None:
         return None
-    if most is not None:
+    if better == "closer to real":  # diversity: more than real photos have is no further gain
         pair = draws.get(f"{step}/{key}"), draws.get(f"0/{key}")
-        absent = pair[0] is None or pair[1] is None
-        both = np.zeros(0) if absent else np.minimum(pair[0], most) - np.minimum(pair[1], most)
-        return Gain(value=min(value, most) - min(of_base, most), draws=both)
+        both = np.zeros(0) if pair[0] is None or pair[1] is None else np.minimum(pair[0], 1) - np.minimum(pair[1], 1)
+        return Gain(value=min(value, 1.0) - min(of_base, 1.0), draws=both)
     sign = -1.0 if better == "lower" else 1.0
     difference = row.get(f"{key}_diff_base")
     if difference is None:

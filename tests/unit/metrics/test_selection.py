@@ -365,7 +365,7 @@ def test_evidence_turns_every_gain_so_that_more_is_better() -> None:
         "75/diversity_ratio_demo": np.array([1.2, 0.9]), "0/diversity_ratio_demo": np.array([0.6, 0.8]),
         "75/clip_demo/diff_base": np.array([1.0, 2.0]),
     }  # fmt: skip
-    found = step_evidence(row, base, draws, keys, real_colour=None)
+    found = step_evidence(row, base, draws, keys)
     assert {name: gain.value for name, gain in found.gains.items()} == pytest.approx(
         {"distance": 5.0, "clip_gap": 1.0, "diversity": 0.3}
     )
@@ -374,13 +374,3 @@ def test_evidence_turns_every_gain_so_that_more_is_better() -> None:
     assert found.text_gain.value == 1.5
     assert found.text_gain.draws.tolist() == [1.0, 2.0]
     assert (found.background_ok, found.centred_ok, found.memorised) == (1.0, 0.9, 0.1)
-
-
-def test_more_of_the_colour_asked_for_than_real_photos_show_is_no_further_gain() -> None:
-    keys = {"colour": "colour_share", "text": "clip_demo", "background": "b", "centring": "c", "memorisation": "m"}
-    base = {"step": 0.0, "colour_share": 0.3}
-    row = {"step": 75.0, "n_used": 8.0, "invalid_count": 0.0, "colour_share": 0.95, "colour_share_diff_base": 0.65}
-    draws = {"75/colour_share": np.array([0.9, 0.45]), "0/colour_share": np.array([0.2, 0.6])}
-    gain = step_evidence(row, base, draws, keys, real_colour=0.5).gains["colour"]
-    assert gain.value == pytest.approx(0.2)
-    assert gain.draws == pytest.approx([0.3, -0.05])
