@@ -70,7 +70,7 @@ class WeightParams(Section):
     clip_gap: Float = Field(ge=0)
     """What a picture owes to its prompt."""
     colour: Float = Field(ge=0)
-    """Colour as asked, by pixels."""
+    """Colour as asked, by pixels; more than that of real photos counts no further."""
     diversity: Float = Field(ge=0)
     """Diversity within a prompt; more than that of real photos counts no further."""
 

@@ -182,8 +182,15 @@ _TEXT_AND_COLOUR = (
         **_image("colour:colour_matches", "colour_ok"),
     ),
     MetricSpec(
+        key="colour_ratio", label="Colour up to real", better="higher", unit="share", extractor="pixels",
+        criterion="colour", headline=True, needs="prompts that ask for a colour, and train photos of one",
+        meaning="How much of the asked colour the product of a prompt's pictures has, divided by what real photos of "
+        "that colour have; 1 is as much as they or more, for an evenly painted product is no better than a real one.",
+        **_image("colour:colour_ratios", "colour_ratio"),
+    ),
+    MetricSpec(
         key="colour_share", label="Colour by pixels", better="higher", unit="share", extractor="pixels",
-        criterion="colour", headline=True, needs="prompts that ask for a colour",
+        needs="prompts that ask for a colour",
         meaning="Share of the product's pixels in the colour family that the prompt asks for (CIELAB); shadows and "
         "highlights keep real photos below 1 too.",
         **_image("colour:colour_shares", "colour_share"),

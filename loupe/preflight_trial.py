@@ -137,14 +137,14 @@ def _examples(
     params: Params, paths: ProjectPaths, base: Path, info: BaseModelInfo, settings: TrainSettings
 ) -> tuple[Examples, str, bool]:
     """Return the encoded training examples, or made-up ones where there are none that would be used."""
+    from loupe.diffusion.base_model_files import PIXELS_PER_LATENT
     from loupe.diffusion.batches import training_examples
-    from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
     from loupe.diffusion.trial_run import made_up_examples
 
     side_px = params.data.resolution
     try:
         examples = training_examples(paths.latents, base=info, settings=settings)
-        if examples.mean.shape[-1] * VAE_DOWNSAMPLING != side_px:
+        if examples.mean.shape[-1] * PIXELS_PER_LATENT != side_px:
             raise PipelineError(f"{paths.latents} is of another data.resolution")
     except PipelineError as error:
         reason = str(error).partition("\n")[0]

@@ -99,7 +99,7 @@ class TrainParams(Section):
     """The validation loss is taken at this many fixed timesteps, the middles of equal parts of the noise schedule.
     Every checkpoint costs this many forward passes per val image."""
     preview_prompts: Int = Field(ge=0)
-    """While training, every checkpoint draws this many of generate's fixed prompts, the first ones; 0 for none."""
+    """While training, every checkpoint draws the first of generate's fixed prompts, at most this many; 0 for none."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...]
     """Also log to these, below .work and offline; each is a package to install."""
 

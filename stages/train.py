@@ -59,8 +59,9 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
     adapter = train_run.adapter_config(base, info, **params.train.model_dump(include=ADAPTER_KNOBS))
     options = {"settings": settings, "adapter": adapter, "policy": policy}
     memory = train_memory.plan_memory(
-        base, examples, choice=params.train.gradient_checkpointing, previews=params.train.preview_prompts > 0, **options
-    )
+        base, examples, choice=params.train.gradient_checkpointing, previews=params.train.preview_prompts > 0,
+        processes=processes, **options,
+    )  # fmt: skip
     options |= {"gradient_checkpointing": memory.gradient_checkpointing}
     parts = train_run.run_parts(examples=examples, base_sha256=info.sha256, **options)
     origin = CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
@@ -83,10 +84,9 @@ def _train(params: Params, paths: ProjectPaths, store: WorkStore, processes: Pro
         kept.keep(step for step in wanted if step not in plan.missing)
         if plan.legs:
             trainer = build_trainer(base, info, examples, processes=processes, **options)
-            files = {"train_csv": paths.metrics / "train.csv", "telemetry_csv": paths.train_telemetry}
             log = TrainLog(
-                **files, device=policy.device, trackers=trackers, interval_s=CSV_INTERVAL_S,
-                images_per_step=settings.effective_batch_size,
+                train_csv=paths.metrics / "train.csv", telemetry_csv=paths.train_telemetry, device=policy.device,
+                trackers=trackers, interval_s=CSV_INTERVAL_S, images_per_step=settings.effective_batch_size,
             )  # fmt: skip
             rows = train_run.run_legs(plan.legs, trainer, states, interim_interval_s=INTERIM_INTERVAL_S)
             rows = kept.follow(log.follow(rows, lambda: trainer.rows), steps=plan.missing)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from loupe.atomic_io import sha256_file
+from loupe.diffusion.base_model_files import PIXELS_PER_LATENT, WEIGHTS, weight_file
+from loupe.diffusion.base_model_tensors import tensor_problems
 from loupe.diffusion.hub import HUB_ID, cached_folder, download, require_on_hub
 from loupe.errors import PipelineError, problems_message
 from loupe.records import BaseModelInfo
@@ -20,21 +22,14 @@ DEMO = "demo"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 """Those of diffusers' DDPMScheduler, which training and drawing take their noise from."""
-PIXELS_PER_LATENT = 8
 _MORE_CONDITIONS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
 _TEXT_MODELS = ("clip_text_model", "clip")
-_WEIGHTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
 _CONFIGS = {
     "unet": "unet/config.json",
     "vae": "vae/config.json",
     "text_encoder": "text_encoder/config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
-_VARIANTS = (None, "fp16")
 _PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
 
 
@@ -73,11 +68,9 @@ def base_model_on_disk(name: str, revision: str | None, *, demo_folder: Path) ->
 
 
 def _require_whole(folder: Path, name: str) -> None:
-    from loupe.diffusion.model_loading import tensor_problems
-
     problems = missing_parts(folder) or _shape_problems(folder)
     # The rest would be said of nearly every tensor where a configuration is wrong, or no model be built from it.
-    problems = problems or [problem for part in _WEIGHTS for problem in tensor_problems(folder, part)]
+    problems = problems or [problem for part in WEIGHTS for problem in tensor_problems(folder, part)]
     if problems:
         raise PipelineError(problems_message(f"The base model {name}", problems))
 
@@ -89,7 +82,7 @@ def missing_parts(folder: Path) -> list[str]:
     if not (tokenizer / "tokenizer.json").is_file():
         lacking = [name for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()]
         problems += [f"tokenizer/{name} is missing" for name in lacking]
-    for part in _WEIGHTS:
+    for part in WEIGHTS:
         problems += _weight_problems(folder, part)
     return problems
 
@@ -105,21 +98,12 @@ def _weight_problems(folder: Path, part: str) -> list[str]:
                 f"{part} holds only {', '.join(pickles)}: a pickle can run any code when it is loaded, so only "
                 f"safetensors are. Save the model again with diffusers' save_pretrained(safe_serialization=True)"
             ]
-        return [f"{part}/{_WEIGHTS[part]}.safetensors is missing"]
+        return [f"{part}/{WEIGHTS[part]}.safetensors is missing"]
     try:
         with safe_open(file, framework="pt"):
             return []
     except (SafetensorError, OSError) as error:
         return [f"{part}/{file.name} is damaged or cut short ({error}); download or copy it again"]
-
-
-def weight_file(folder: Path, part: str) -> Path | None:
-    """Return the safetensors file of a part of the base model, or None."""
-    for variant in _VARIANTS:
-        file = folder / part / f"{_WEIGHTS[part]}{f'.{variant}' if variant else ''}.safetensors"
-        if file.is_file():
-            return file
-    return None
 
 
 def _config(folder: Path, part: str) -> dict[str, Any]:
@@ -219,7 +203,7 @@ def base_model_info(folder: Path, *, name: str, revision: str | None) -> BaseMod
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     texts = [*folder.glob("*/*.json"), *folder.glob("tokenizer/*.txt")]
     files = {file for file in texts if file.parent.name in (*_CONFIGS, "tokenizer")}
-    files |= {file for part in _WEIGHTS if (file := weight_file(folder, part))}
+    files |= {file for part in WEIGHTS if (file := weight_file(folder, part))}
     hashes = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(files)}
     return BaseModelInfo(
         name=name,

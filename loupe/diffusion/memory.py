@@ -1,8 +1,8 @@
 """Will it fit: the memory that training and drawing need, what the device has, and the setting that would fit.
 
-Sums over the counts of cost_model.py, nothing else. What is stated: weights in the policy's dtype; four float32 numbers
-per adapter parameter (weight, gradient, two moments) and one more for a moving average; what the forward pass keeps,
-per image; two of the largest tensors for the backward pass; a fixed allowance for the process; and what the validation
+Sums over the counts of cost_model.py, nothing else. What is stated: weights in the policy's dtype; float32 numbers of
+each adapter parameter (weight, gradient, what the optimizer keeps, a moving average); what the forward pass keeps, per
+image; two of the largest tensors for the backward pass; a fixed allowance for the process; and what the validation
 and the previews of a checkpoint load and compute beside the trainer. Measured against it: benchmarks/README.md.
 """
 
@@ -44,8 +44,8 @@ class TrainingSetting:
     batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
-    has_average: bool = False
-    """Whether a moving average of the adapter is kept; train.ema_decay."""
+    numbers_per_parameter: int = 4
+    """float32 numbers kept of each adapter parameter: itself, its gradient, what the optimizer and an average keep."""
     is_recorded: bool = False
     """Whether the step is recorded on a GPU (cuda_graph.py), which keeps its activations between steps."""
     beside: Beside = Beside(0, 0)
@@ -87,11 +87,11 @@ def training_bytes(
     batch_size: int,
     gradient_checkpointing: bool,
     device: str,
-    has_average: bool = False,
+    numbers_per_parameter: int = 4,
 ) -> int:
-    """Return the peak memory of training; `cost` is of one image."""
+    """Return the peak memory of training; `cost` is of one image, and has the adapter itself in its weights."""
     kept = cost.checkpointed_bytes if gradient_checkpointing else cost.kept_bytes
-    state = (4 if has_average else 3) * cost.n_adapter_parameters * FLOAT32
+    state = (numbers_per_parameter - 1) * cost.n_adapter_parameters * FLOAT32
     return cost.weight_bytes + state + batch_size * (kept + 2 * cost.largest_tensor_bytes) + PROCESS_BYTES[device]
 
 
@@ -112,7 +112,7 @@ def step_bytes(cost: UNetCost, setting: TrainingSetting, *, device: str) -> int:
     """Return the peak memory of a training step alone; `cost` is of one image at the setting's resolution."""
     return training_bytes(
         cost, batch_size=setting.batch_size, gradient_checkpointing=setting.gradient_checkpointing, device=device,
-        has_average=setting.has_average,
+        numbers_per_parameter=setting.numbers_per_parameter,
     )  # fmt: skip
 
 

@@ -21,6 +21,9 @@ OptimizerState = dict[str, "torch.Tensor"]
 """`<parameter>/<quantity>` and `group <n>/<quantity>`; a Python number is a tensor whose name ends in _NUMBER, and
 quantities within one (as bitsandbytes keeps its moments) are `<quantity>::<quantity>`."""
 
+NUMBERS_KEPT: dict[OptimizerName, int] = {"adamw": 2, "adamw_8bit": 2, "prodigy": 4}
+"""float32 numbers that an optimizer keeps of each parameter. Prodigy's: two moments, the sum s and where it began; of
+the moments in 8 bits it is what they take at most, since small tensors stay in 32."""
 _PACKAGES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 _NUMBER = ":number"
 _WITHIN = "::"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loupe.diffusion.adapter import AdapterConfig
+from loupe.diffusion.base_model_files import PIXELS_PER_LATENT
 from loupe.diffusion.cost_model import UNetCost, drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.forward_pass import records_steps
@@ -26,12 +27,12 @@ from loupe.diffusion.memory import (
     needs_gradient_checkpointing,
     why_full,
 )
+from loupe.diffusion.optimizers import NUMBERS_KEPT
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.sampling import PICTURES_AT_ONCE_CPU
 from loupe.diffusion.text_encoder_cost import with_text_encoder
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.validation import ROWS_AT_ONCE
-
-VAE_DOWNSAMPLING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +61,24 @@ def plan_memory(
     policy: DevicePolicy,
     choice: Checkpointing,
     previews: bool,
+    processes: Processes = ALONE,
 ) -> MemoryPlan:
-    """Return the plan for this run on this device, with the memory that is free now; `previews`: whether it draws."""
+    """Return the plan for this run on this device, with the memory that is free now; `previews`: whether it draws.
+
+    Several processes go by the least that one of them has free: they must do the same.
+    """
     side = examples.mean.shape[-1]
     tokens = examples.embeddings.shape[1]
     cost = unet_cost(base, adapter=adapter, latent_side=side, text_tokens=tokens, policy=policy)
     if settings.train_text_encoder:
         cost = with_text_encoder(cost, base, adapter=adapter, text_tokens=tokens)
-    free = available_bytes(policy)
+    free = processes.least(available_bytes(policy))
     plain = TrainingSetting(
-        resolution_px=side * VAE_DOWNSAMPLING,
+        resolution_px=side * PIXELS_PER_LATENT,
         batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         gradient_checkpointing=False,
-        has_average=settings.ema_decay is not None,
+        numbers_per_parameter=2 + NUMBERS_KEPT[settings.optimizer] + (settings.ema_decay is not None),
         is_recorded=records_steps(settings, autocasts=adapter.use_dora, policy=policy),
         beside=_beside(cost, base, latent_side=side, text_tokens=tokens, policy=policy, previews=previews),
     )

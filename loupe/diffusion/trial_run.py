@@ -15,6 +15,7 @@ import torch
 
 from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.base_model import context_length
+from loupe.diffusion.base_model_files import PIXELS_PER_LATENT
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.device_memory import FREE_MEMORY, Portions
 from loupe.diffusion.generation import load_drawing_model
@@ -30,7 +31,6 @@ from loupe.diffusion.sampling import (
     pictures_at_once,
     sample_pictures,
 )
-from loupe.diffusion.train_memory import VAE_DOWNSAMPLING
 from loupe.diffusion.train_settings import TrainSettings
 from loupe.diffusion.trainer_start import build_trainer
 from loupe.diffusion.validity import InvalidReason
@@ -70,7 +70,7 @@ def made_up_examples(base: Path, info: BaseModelInfo, *, side_px: int, count: in
     """Return `count` examples of noise with the shapes of encoded photos, where there are none yet."""
     tokens = context_length(base)
     width = json.loads((base / "unet" / "config.json").read_bytes())["cross_attention_dim"]
-    side = side_px // VAE_DOWNSAMPLING
+    side = side_px // PIXELS_PER_LATENT
     generator = seeded_generator("made-up examples")
     mean = torch.randn(count, info.latent_channels, side, side, generator=generator) / info.scaling_factor
     std = torch.zeros_like(mean)
@@ -147,7 +147,7 @@ def try_drawing(
         whole_s = _now(policy) - started
         if whole_s > LONG_S:
             break
-    channels, downsampling = model.unet.config.in_channels, VAE_DOWNSAMPLING
+    channels, downsampling = model.unet.config.in_channels, PIXELS_PER_LATENT
     latents = torch.zeros(channels, settings.height_px // downsampling, settings.width_px // downsampling)
     started = _now(policy)
     decode_latents(model.vae, latents.to(policy.device))

@@ -12,15 +12,19 @@ from functools import partial
 import numpy as np
 
 from loupe.metric_specs import MetricSpec
+from loupe.metrics import clip_score, colour
 from loupe.metrics.extractors import Extractors
 from loupe.metrics.image_set import ASKED_COLOUR, ASKED_FAMILY, CLIP_TEXT, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.images import MadeImage, Pixels
 from loupe.metrics.measure import ImageRow, measure_images
-from loupe.metrics.scoring import value_of
+from loupe.metrics.nulls import as_prompts
+from loupe.metrics.scoring import resolve_compute, value_of
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
 
 NOISE, WHITE, SHUFFLED = "noise", "blank white", "real photos, shuffled captions"
+OF_PROMPTS = (clip_score.__name__, colour.__name__)
+"""Modules of the metrics that compare a picture with its prompt, which alone shuffled captions can change."""
 
 
 def control_scores(
@@ -49,8 +53,8 @@ def control_scores(
         ]
         images, _ = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}")
         scores[name] = _values(images, real, specs)
-    shuffled = _with_other_captions(real.held_out, rng)
-    of_prompt = {k: spec for k, spec in specs.items() if spec.criterion in ("text", "clip_gap", "colour")}
+    shuffled = as_prompts(_with_other_captions(real.held_out, rng))
+    of_prompt = {key: spec for key, spec in specs.items() if resolve_compute(spec.compute).__module__ in OF_PROMPTS}
     scores[SHUFFLED] = _values(shuffled, real, of_prompt)
     return scores
 

@@ -23,7 +23,7 @@ from loupe.metrics.measure import Measured, complete_features, read_features
 from loupe.metrics.memorisation import near_duplicates
 from loupe.metrics.samples import StepSets, checked_samples, sample_rows, unreadable_files
 from loupe.metrics.scoring import StepScores, add_differences_to_best, best_steps, score_steps
-from loupe.metrics.silhouette import centring_finding
+from loupe.metrics.silhouette import centring_findings
 from loupe.paths import step_name
 from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
@@ -108,7 +108,9 @@ class Evaluated:
         """How the photos themselves have moved what a picture must keep to."""
         if not len(self.real.train):
             return
-        yield from filter(None, (background_finding(self.real), centring_finding(self.real)))
+        if finding := background_finding(self.real):
+            yield finding
+        yield from centring_findings(self.real)
         if len(self.real.held_out) and (n_near := near_duplicates(self.real)):
             yield (
                 f"{n_near} of {self.n_real} held-out photos are nearly training photos; the threshold of memorised "

@@ -6,13 +6,14 @@ so passes neither for centred nor for a single object.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from loupe.metrics.background import border_ring, without_strays
+from loupe.metrics.background import STRAY_FROM, border_ring, without_strays
 from loupe.metrics.image_set import (
     CENTRE_OFFSET,
     FOREGROUND_SHARE,
@@ -52,26 +53,53 @@ class Silhouette:
 
 
 def centred(images: ImageSet, real: RealPhotos) -> Array:
-    """Return [N]: 1 where the product keeps off the border and its offset is inside the real photos' band, else 0.
+    """Return [N]: 1 where the product's offset is inside the real photos' band and it keeps off the border, else 0.
 
-    The band is taken from photos that show a product, without strays.
+    The band is taken from photos that show a product, without strays. Where products of more than 5 % of them reach the
+    border, as a garment's do, a picture's may; but it must leave as much of the picture free as theirs, which one
+    without a white background does not.
     """
-    inside = (images.array(CENTRE_OFFSET) <= _widest(real)) & (images.array(TOUCHES_BORDER) == 0)
-    return inside.astype(np.float64)
+    inside = images.array(CENTRE_OFFSET) <= _widest(real)
+    free = images.array(TOUCHES_BORDER) == 0
+    if (fullest := _fullest(real)) is not None:
+        free |= images.array(FOREGROUND_SHARE) <= fullest
+    return (inside & free).astype(np.float64)
 
 
-def centring_finding(real: RealPhotos) -> str | None:
-    """Return a sentence where the photos have widened the band, else None."""
+def centring_findings(real: RealPhotos) -> Iterator[str]:
+    """Yield a sentence for each way in which the photos have widened the band."""
     widest = _widest(real)
-    if widest <= WIDEST_OFFSET:
-        return None
-    return f"pictures pass as centred up to {widest:.1%} of the side off the middle: the train photos lie as far off"
+    if widest > WIDEST_OFFSET:
+        yield f"pictures pass as centred up to {widest:.1%} of the side off the middle: the train photos lie as far off"
+    if (fullest := _fullest(real)) is not None:
+        yield (
+            f"pictures pass as centred though the product reaches the border, where it fills at most {fullest:.0%} of "
+            f"the picture: that of {_touching(real):.0%} of the train photos reaches it"
+        )
 
 
 def _widest(real: RealPhotos) -> float:
-    offsets = real.train.array(CENTRE_OFFSET)
-    offsets = offsets[offsets < NO_PRODUCT]
+    offsets = _of_products(real, CENTRE_OFFSET)
     return max(WIDEST_OFFSET, float(np.percentile(without_strays(offsets), 99))) if len(offsets) else WIDEST_OFFSET
+
+
+def _fullest(real: RealPhotos) -> float | None:
+    """Return the share of a picture that a product at its border may fill; None where it may not reach the border."""
+    if _touching(real) <= STRAY_FROM:
+        return None
+    return float(np.percentile(without_strays(_of_products(real, FOREGROUND_SHARE)), 99))
+
+
+def _touching(real: RealPhotos) -> float:
+    """Return the share of the train photos with a product whose product reaches the border; 0 where there is none."""
+    touching = _of_products(real, TOUCHES_BORDER)
+    return float(touching.mean()) if len(touching) else 0.0
+
+
+def _of_products(real: RealPhotos, name: str) -> Array:
+    """Return a measure of those train photos that show a product on white: neither nothing nor all of it is product."""
+    share = real.train.array(FOREGROUND_SHARE)
+    return real.train.array(name)[(share > 0) & (share < 1)]
 
 
 def single_objects(images: ImageSet, real: RealPhotos) -> Array:

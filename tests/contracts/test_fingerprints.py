@@ -13,6 +13,8 @@ KEYS = {
         latents._DECIDING_CODE,
         {
             "base_model.py": "finds files; the base model's hash is in the key",
+            "base_model_files.py": "names files; the base model's hash is in the key",
+            "base_model_tensors.py": "refuses files, and changes none",
             "device_memory.py": "does less at once on a GPU, where the number together is not promised either",
             "hub.py": "finds files",
             "latent_files.py": "gathers what is stored, for training, which has its code and hash in its key",
@@ -23,6 +25,8 @@ KEYS = {
         train_run._DECIDING_CODE,
         {
             "base_model.py": "finds files; the base model's hash is in the key",
+            "base_model_files.py": "names files; the base model's hash is in the key",
+            "base_model_tensors.py": "refuses files, and changes none",
             "compilation.py": "tries whether compiling works; whether it is asked for is in the key",
             "device_memory.py": "a part of latents.py that training does not use",
             "hub.py": "finds files",
@@ -39,6 +43,8 @@ KEYS = {
         sample_plan._DECIDING_MODULES,
         {
             "base_model.py": "finds files; the base model's hash is in the key",
+            "base_model_files.py": "names files; the base model's hash is in the key",
+            "base_model_tensors.py": "refuses files, and changes none",
             "container_memory.py": "counts memory; the number of pictures together is in the key",
             "cost_model.py": "counts memory; the number of pictures together is in the key",
             "device_memory.py": "tells errors",
@@ -58,6 +64,8 @@ KEYS = {
         validation_files._DECIDING_MODULES,
         {
             "base_model.py": "finds files; the base model's hash is in the key",
+            "base_model_files.py": "names files; the base model's hash is in the key",
+            "base_model_tensors.py": "refuses files, and changes none",
             "cuda_graph.py": "records drawing and training only",
             "device_memory.py": "does less at once on a GPU, where the last bits are not promised",
             "hub.py": "finds files",

@@ -38,7 +38,7 @@ STANDARD = (
 
 
 PIXELS = (
-    "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object", "sharpness_pct"
+    "colour_ratio", "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object", "sharpness_pct"
 )  # fmt: skip
 
 

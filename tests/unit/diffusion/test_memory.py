@@ -47,7 +47,7 @@ ASKED = TrainingSetting(resolution_px=512, batch_size=4, gradient_accumulation_s
 def test_training_is_weights_state_and_activations_per_image():
     assert training_bytes(COST, batch_size=4, gradient_checkpointing=False, device="cpu") == FIXED + 4 * 1_100_000
     assert training_bytes(COST, batch_size=4, gradient_checkpointing=True, device="cpu") == FIXED + 4 * 300_000
-    average = training_bytes(COST, batch_size=4, gradient_checkpointing=True, device="cpu", has_average=True)
+    average = training_bytes(COST, batch_size=4, gradient_checkpointing=True, device="cpu", numbers_per_parameter=5)
     assert average == FIXED + 4 * 300_000 + 10 * 4
 
 
@@ -74,7 +74,8 @@ def test_a_run_takes_what_its_steps_or_the_work_beside_the_trainer_take():
     recorded = replace(ASKED, beside=little, is_recorded=True)
     assert run_bytes(COST, recorded, device="cuda") == on_gpu + steps + 4_007_000
     assert run_bytes(COST, replace(recorded, is_recorded=False), device="cuda") == on_gpu + steps
-    assert run_bytes(COST, replace(recorded, has_average=True), device="cuda") == on_gpu + steps + 4_007_000 + 10 * 4
+    averaged = replace(recorded, numbers_per_parameter=5)
+    assert run_bytes(COST, averaged, device="cuda") == on_gpu + steps + 4_007_000 + 10 * 4
 
 
 def test_activations_of_steps_and_validation_grow_with_the_pixels():

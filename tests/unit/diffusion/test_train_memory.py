@@ -1,6 +1,7 @@
 """What training does with the memory there is, and what it says before it starts."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,8 +72,8 @@ def test_the_plan_counts_the_validation_and_the_moving_average(base):
     averaged = plan_memory(base, tiny_examples(), choice="never", **with_average)
     cost = plain.cost
     assert plain.setting.beside == Beside(cost.weight_bytes, ROWS_AT_ONCE * cost.row_bytes)
-    assert not plain.setting.has_average
-    assert averaged.setting == replace(plain.setting, has_average=True)
+    assert plain.setting.numbers_per_parameter == 4
+    assert averaged.setting == replace(plain.setting, numbers_per_parameter=5)
     assert not plain.setting.is_recorded
     assert "The nearest setting that takes less: " in plain.why_full()
 
@@ -100,3 +101,18 @@ def test_on_a_gpu_a_recorded_step_is_counted_where_there_is_one(monkeypatch, bas
         setting = plan_memory(base, tiny_examples(), choice=choice, **options).setting
         assert setting.is_recorded == (recorded and choice == "auto")
         assert setting.beside.activation_bytes < 16 * setting.beside.weight_bytes
+
+
+def test_prodigy_keeps_two_numbers_more(base):
+    options = OPTIONS | {"settings": tiny_settings(batch_size=4, optimizer="prodigy", ema_decay=0.9)}
+    assert plan_memory(base, tiny_examples(), choice="never", **options).setting.numbers_per_parameter == 7
+
+
+def test_processes_go_by_the_least_that_one_has_free(monkeypatch, base, needed):
+    """One that recomputes beside one that does not would add up other gradients."""
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: 10**12)
+    scarce = SimpleNamespace(least=lambda free: min(free, needed[False] - 1))
+    assert not plan_memory(base, tiny_examples(), choice="auto", **OPTIONS).gradient_checkpointing
+    plan = plan_memory(base, tiny_examples(), choice="auto", processes=scarce, **OPTIONS)
+    assert plan.gradient_checkpointing
+    assert plan.free_bytes == needed[False] - 1

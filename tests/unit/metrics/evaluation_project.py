@@ -17,8 +17,8 @@ from tests.unit.metrics.small_run import inside, make_small_run, small_params, t
 
 KEYS = (
     "fd_demo", "kid_demo", "cmmd_demo", "precision_demo", "recall_demo", "density_demo", "coverage_demo", "clip_demo",
-    "clip_gap_demo", "colour_demo", "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object",
-    "sharpness_pct", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo",
+    "clip_gap_demo", "colour_demo", "colour_ratio", "colour_share", "colour_top2", "background_ok", "centred_ok",
+    "single_object", "sharpness_pct", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo",
 )  # fmt: skip
 SPECS: dict[str, MetricSpec] = {key: METRIC_SPECS[key] for key in KEYS}
 STEPS = (0, 10, 20, 30)

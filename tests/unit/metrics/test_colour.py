@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from loupe.metrics.colour import colour_in_top_two, colour_matches, colour_shares
+from loupe.metrics.colour import colour_in_top_two, colour_matches, colour_ratios, colour_shares
 from loupe.metrics.colour_families import FAMILIES
 from loupe.metrics.image_set import (
     ASKED_COLOUR,
     ASKED_FAMILY,
     COLOUR_LOGITS,
     COLOUR_SHARES,
+    FOREGROUND_SHARE,
     ImageSet,
+    RealPhotos,
     asked_colour_classes,
 )
-from tests.unit.metrics.image_sets import NOTHING, image_set
+from tests.unit.metrics.image_sets import NOTHING, image_set, real_photos
 
 NAMES = ("Black", "Navy Blue", "Red")
 
@@ -49,3 +52,47 @@ def test_a_colour_that_is_nowhere_is_not_among_the_largest() -> None:
     shares[0, 0] = 1.0
     images = image_set(1, **{COLOUR_SHARES: shares, ASKED_FAMILY: np.array([3])})
     assert colour_in_top_two(images, NOTHING).tolist() == [0.0]
+
+
+RED, BLACK = FAMILIES.index("Red"), FAMILIES.index("Black")
+
+
+def of_families(asked: list[int], shares: list[float], *, seeds: int = 1, product: float = 0.3) -> ImageSet:
+    """Pictures whose product has this share of the asked colour."""
+    found = np.zeros((len(asked), len(FAMILIES)))
+    found[np.arange(len(asked)), np.maximum(asked, 0)] = shares
+    arrays = {COLOUR_SHARES: found, ASKED_FAMILY: np.array(asked), FOREGROUND_SHARE: np.full(len(asked), product)}
+    return image_set(len(asked), seeds=seeds, **arrays)
+
+
+def photos(n_red: int = 5, n_black: int = 5) -> RealPhotos:
+    """Red photos have 0.4 of their colour, black ones 0.8."""
+    return real_photos(of_families([RED] * n_red + [BLACK] * n_black, [0.4] * n_red + [0.8] * n_black))
+
+
+def test_a_prompt_is_compared_with_photos_of_its_colour_and_counts_up_to_them() -> None:
+    """The mean of a prompt's pictures is capped, not each picture: photos vary around their mean as well."""
+    images = of_families([RED, RED, BLACK, BLACK, RED, RED], [0.1, 0.3, 0.2, 1.0, 0.9, 0.7], seeds=2)
+    assert colour_ratios(images, photos()).tolist() == pytest.approx([0.5, 0.5, 0.75, 0.75, 1.0, 1.0])
+
+
+def test_an_evenly_painted_product_is_no_better_than_real_photos() -> None:
+    real = photos()
+    assert colour_ratios(real.train, real).tolist() == [1.0] * 10
+    assert colour_ratios(of_families([RED, BLACK], [1.0, 1.0]), real).tolist() == [1.0, 1.0]
+
+
+def test_a_colour_of_few_photos_is_compared_with_those_of_all() -> None:
+    images = of_families([RED, BLACK, FAMILIES.index("Pink"), -1], [0.2, 0.2, 0.2, 0.2])
+    values = colour_ratios(images, photos(n_red=4, n_black=6))
+    of_all = (4 * 0.4 + 6 * 0.8) / 10
+    assert values[:3].tolist() == pytest.approx([0.2 / of_all, 0.25, 0.2 / of_all])
+    assert np.isnan(values[3])
+
+
+def test_photos_that_show_no_product_are_no_measure_of_a_colour() -> None:
+    seen, unseen = of_families([RED] * 5, [0.4] * 5), of_families([RED] * 50, [0.0] * 50, product=0.0)
+    arrays = {name: np.concatenate([seen.arrays[name], unseen.arrays[name]]) for name in seen.arrays}
+    assert colour_ratios(of_families([RED], [0.2]), real_photos(image_set(55, **arrays))).tolist() == [0.5]
+    assert np.isnan(colour_ratios(of_families([RED], [0.2]), real_photos(unseen))).all()
+    assert np.isnan(colour_ratios(of_families([RED], [0.2]), real_photos(of_families([-1], [0.0])))).all()

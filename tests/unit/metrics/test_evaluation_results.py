@@ -49,8 +49,9 @@ def test_aggregates_can_be_recomputed_from_the_pictures(run: Run) -> None:
     pictures = run.table("per_image.csv")
     assert list(pictures[0]) == [
         "step", "prompt_id", "seed_index", "seed", "file", "precision", "density", "clip", "clip_gap", "colour_ok",
-        "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object", "sharpness_pct", "memorised",
-        "diversity", "background_white_share", "nearest_train", "nearest_train_distance", "invalid_reason",
+        "colour_ratio", "colour_share", "colour_top2", "background_ok", "centred_ok", "single_object",
+        "sharpness_pct", "memorised", "diversity", "background_white_share", "nearest_train",
+        "nearest_train_distance", "invalid_reason",
     ]  # fmt: skip
     assert len(pictures) == len(STEPS) * 12
     for row in run.table("checkpoints.csv"):
@@ -95,7 +96,14 @@ def test_every_score_has_its_provenance(run: Run) -> None:
     assert manifest.controls["blank white"]["centred_ok"] == 0 == manifest.controls["noise"]["centred_ok"]
     assert manifest.controls["blank white"]["vendi_demo"] == pytest.approx(1)
     assert "sharpness_pct" not in manifest.controls["blank white"], "there is no product to be sharp"
-    assert set(manifest.controls["real photos, shuffled captions"]) == {"clip_demo", "clip_gap_demo", "colour_share"}
+    assert set(manifest.controls["real photos, shuffled captions"]) == {
+        "clip_demo",
+        "clip_gap_demo",
+        "colour_demo",
+        "colour_ratio",
+        "colour_share",
+        "colour_top2",
+    }
     assert set(manifest.real_scores) == {key for key in KEYS if not METRIC_SPECS[key].against_real}
     assert all(sha256_file(run.paths.evaluation / name) == sha256 for name, sha256 in manifest.files.items())
 

@@ -23,7 +23,7 @@ PROMPTS = tuple(f"p{i}" for i in range(N_PROMPTS))
 CELLS = tuple((prompt, index) for prompt in PROMPTS for index in range(SEEDS))
 KEYS = (
     "fd_demo", "kid_demo", "cmmd_demo", "recall_demo", "coverage_demo", "precision_demo", "clip_demo", "clip_gap_demo",
-    "colour_share", "background_ok", "diversity_ratio_demo", "vendi_demo", "is_demo",
+    "colour_share", "colour_ratio", "background_ok", "diversity_ratio_demo", "vendi_demo", "is_demo",
 )  # fmt: skip
 SPECS = {key: METRIC_SPECS[key] for key in KEYS}
 OWN_INTERVAL = (
@@ -51,6 +51,7 @@ def base_model(rng: np.random.Generator, prompts: Mapping[str, np.ndarray]) -> I
             names.CLIP_TEXT: np.repeat(prompts["text"], SEEDS, axis=0),
             names.COLOUR_SHARES: shares,
             names.ASKED_FAMILY: np.zeros(n, dtype=np.int64),
+            names.FOREGROUND_SHARE: np.full(n, 0.3),
             names.BACKGROUND_WHITE_SHARE: 0.99 + 0.005 * around(rng, prompts["white"][:, None], 1.0)[:, 0],
         },
     )

@@ -133,7 +133,8 @@ def test_distance_grows_with_the_damage(
     ("kind", "key", "way"),
     [
         ("softness", "sharpness_pct", -1), ("noise", "sharpness_pct", 1), ("hue", "colour_share", -1),
-        ("shift", "centred_ok", -1), ("collapse", "vendi_demo", -1), ("collapse", "coverage_demo", -1),
+        ("hue", "colour_ratio", -1), ("shift", "centred_ok", -1), ("collapse", "vendi_demo", -1),
+        ("collapse", "coverage_demo", -1),
         ("collapse", "recall_demo", -1), ("others", "precision_demo", -1), ("others", "colour_share", -1),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from loupe.metrics.selection_text import Setting, selection_reason, selection_re
 
 SHARED = np.random.default_rng(0).normal(0, 1, 1000)
 KEYS = {
-    "distance": "cmmd_demo", "clip_gap": "clip_gap_demo", "colour": "colour_share", "diversity": "diversity_ratio_demo"
+    "distance": "cmmd_demo", "clip_gap": "clip_gap_demo", "colour": "colour_ratio", "diversity": "diversity_ratio_demo"
 }  # fmt: skip
 EQUAL = dict.fromkeys(KEYS, 1.0)
 GATES = Gates(
@@ -353,11 +353,11 @@ def test_evidence_turns_every_gain_so_that_more_is_better() -> None:
         **KEYS, "text": "clip_demo", "background": "background_ok", "centring": "centred_ok",
         "memorisation": "memor_share_demo",
     }  # fmt: skip
-    base = {"step": 0.0, "cmmd_demo": 9.0, "clip_gap_demo": 2.0, "colour_share": None, "diversity_ratio_demo": 0.7}
+    base = {"step": 0.0, "cmmd_demo": 9.0, "clip_gap_demo": 2.0, "colour_ratio": None, "diversity_ratio_demo": 0.7}
     row = {
         "step": 75.0, "n_used": 64.0, "invalid_count": 0.0, "background_ok": 1.0, "centred_ok": 0.9,
         "memor_share_demo": 0.1, "cmmd_demo": 4.0, "cmmd_demo_diff_base": -5.0, "clip_gap_demo": 3.0,
-        "clip_gap_demo_diff_base": 1.0, "colour_share": 0.5, "diversity_ratio_demo": 1.4,
+        "clip_gap_demo_diff_base": 1.0, "colour_ratio": 0.5, "diversity_ratio_demo": 1.4,
         "clip_demo_diff_base": 1.5,
     }  # fmt: skip
     draws = {

@@ -17,7 +17,7 @@ from loupe.metrics.image_set import (
 )
 from loupe.metrics.silhouette import (
     centred,
-    centring_finding,
+    centring_findings,
     describe,
     eroded,
     laplacian_variance,
@@ -107,14 +107,15 @@ def test_laplacian_of_a_checkerboard() -> None:
     assert laplacian_variance(board, inner) == pytest.approx(16 * 10**2)
 
 
-def measured(offset: float, touches: float, n: float = 1.0) -> ImageSet:
-    return image_set(
-        1, **{CENTRE_OFFSET: np.array([offset]), TOUCHES_BORDER: np.array([touches]), N_OBJECTS: np.array([n])}
-    )
+def measured(offset: float, touches: float, n: float = 1.0, fills: float = 0.2) -> ImageSet:
+    arrays = {CENTRE_OFFSET: offset, TOUCHES_BORDER: touches, N_OBJECTS: n, FOREGROUND_SHARE: fills}
+    return image_set(1, **{name: np.array([value]) for name, value in arrays.items()})
 
 
 def real(**arrays: np.ndarray) -> RealPhotos:
-    train = image_set(len(next(iter(arrays.values()))), **arrays)
+    """Photos that keep off the border, and that show a product unless they say otherwise."""
+    n = len(next(iter(arrays.values())))
+    train = image_set(n, **{FOREGROUND_SHARE: np.full(n, 0.2), TOUCHES_BORDER: np.zeros(n), **arrays})
     return RealPhotos(train=train, held_out=train)
 
 
@@ -145,10 +146,37 @@ def test_sharpness_is_a_percentile_of_the_train_photos() -> None:
 
 def test_a_few_photos_without_a_product_or_far_off_do_not_open_the_band() -> None:
     for offset in (1.0, 0.6):
-        odd = real(**{CENTRE_OFFSET: np.array([offset] * 4 + [0.02] * 296)})
+        fills = np.array([0.2 if offset < 1 else 0.0] * 4 + [0.2] * 296)
+        odd = real(**{CENTRE_OFFSET: np.array([offset] * 4 + [0.02] * 296), FOREGROUND_SHARE: fills})
         assert [centred(measured(at, 0), odd)[0] for at in (0.1, 0.2, 1.0)] == [1.0, 0.0, 0.0]
-        assert centring_finding(odd) is None
-    nowhere = real(**{CENTRE_OFFSET: np.ones(5)})
+        assert not [*centring_findings(odd)]
+    nowhere = real(**{CENTRE_OFFSET: np.ones(5), FOREGROUND_SHARE: np.zeros(5)})
     assert [centred(measured(at, 0), nowhere)[0] for at in (0.1, 1.0)] == [1.0, 0.0]
     loose = real(**{CENTRE_OFFSET: np.linspace(0, 0.3, 101)})
-    assert "up to 29.7% of the side off the middle" in centring_finding(loose)
+    assert "up to 29.7% of the side off the middle" in "".join(centring_findings(loose))
+
+
+def garments(n_touching: int, *, fills: float = 0.4) -> RealPhotos:
+    """A hundred photos, of which some reach the border."""
+    touching = np.repeat([1.0, 0.0], [n_touching, 100 - n_touching])
+    return real(**{CENTRE_OFFSET: np.full(100, 0.02), TOUCHES_BORDER: touching, FOREGROUND_SHARE: np.full(100, fills)})
+
+
+def test_a_picture_may_reach_the_border_where_products_of_the_photos_do() -> None:
+    sleeve, moved = measured(0.02, 1, fills=0.4), measured(0.2, 1, fills=0.4)
+    no_white = measured(0.0, 1, fills=1.0)
+    assert [centred(picture, garments(86))[0] for picture in (sleeve, moved, no_white)] == [1.0, 0.0, 0.0]
+    assert "86% of the train photos" in "".join(centring_findings(garments(86)))
+
+
+def test_a_few_photos_at_the_border_do_not_let_pictures_reach_it() -> None:
+    assert centred(measured(0.02, 1), garments(5)).tolist() == [0.0]
+    assert not [*centring_findings(garments(5))]
+    assert centred(measured(0.02, 1), garments(6)).tolist() == [1.0]
+
+
+def test_photos_without_a_white_background_tell_nothing_of_the_border() -> None:
+    """All of such a photo counts as product, at the border too."""
+    fills = np.repeat([1.0, 0.2], 50)
+    photos = real(**{CENTRE_OFFSET: np.full(100, 0.02), TOUCHES_BORDER: (fills == 1) * 1.0, FOREGROUND_SHARE: fills})
+    assert centred(measured(0.02, 1), photos).tolist() == [0.0]

@@ -71,7 +71,7 @@ def test_a_category_with_one_colour_and_one_wording_lacks_the_gap_between_prompt
 def test_prompts_without_a_colour_lack_the_colour_scores_alone(small: Run) -> None:
     same_prompt(small, colour="")
     found = absent(small)
-    assert set(found) == {"colour_demo", "colour_share", "colour_top2", "diversity_ratio_demo"}
+    assert set(found) == {"colour_demo", "colour_ratio", "colour_share", "colour_top2", "diversity_ratio_demo"}
     assert found["colour_share"] == "no image has a value; it needs prompts that ask for a colour"
 
 
