@@ -42,8 +42,6 @@ __all__ = [
     "depends_on_number",
     "extractor_of",
     "first_of_role",
-    "has_interval",
-    "is_effective_number",
     "known_specs",
     "local_weights",
     "spec_of",
@@ -104,36 +102,21 @@ def spec_of(key: str) -> MetricSpec:
 def checkpoint_columns(specs: Mapping[str, MetricSpec]) -> list[str]:
     """Return the header of metrics/checkpoints.csv for these metrics.
 
-    `<key>` with `<key>_lo` and `<key>_hi` (95 % interval, where `has_interval`), then `<key>_diff_base` and
+    `<key>` with `<key>_lo` and `<key>_hi` (95 % interval), then `<key>_diff_base` and
     `<key>_diff_best`, the differences to the base model and to the checkpoint that is best in this score, each with
     its paired interval. An empty cell: not computed, or the base (the best) itself. Last comes the validation loss,
     with its difference to base alone.
     """
     columns = list(COUNTS)
-    for key, spec in specs.items():
-        columns.append(key)
-        if has_interval(spec):
-            columns += [f"{key}{end}" for end in ENDS]
+    for key in specs:
+        columns += [f"{key}{end}" for end in ("", *ENDS)]
         columns += [f"{key}{difference}{end}" for difference in DIFFERENCES for end in ("", *ENDS)]
     return [*columns, *LOSS_COLUMNS]
-
-
-def has_interval(spec: MetricSpec) -> bool:
-    """Whether a value has an interval of its own: the bootstrap of a biased distance leaves out value and truth."""
-    return not depends_on_number(spec) or is_effective_number(spec)
 
 
 def depends_on_number(spec: MetricSpec) -> bool:
     """Whether the value depends on the number of pictures, and is comparable at the same number only."""
     return spec.level == "set" and not spec.unbiased
-
-
-def is_effective_number(spec: MetricSpec) -> bool:
-    """Whether it says how many there are of something, as exp of an entropy or information: Inception Score, Vendi.
-
-    These are the scores of a set alone, at least 1. A row of another kind needs a mark of its own.
-    """
-    return depends_on_number(spec) and not spec.against_real
 
 
 def aim_of(spec: MetricSpec, null: Null | None, real: RealScore | None) -> float | None:

@@ -53,10 +53,11 @@ class MetricSpec:
     needs: str = "a valid picture"
     """Level image only: what a picture must have for a value, as the reason where none has one."""
     resamples: str | None = None
-    """Level set only: 'package.module:function', (images, real, counts [R, N]) -> float64 [R], the value under each
-    bootstrap resample."""
+    """Level set only: 'package.module:function', (images, real, counts [R, N]) -> float64 [R], the value where image n
+    is taken counts[r, n] times."""
     unbiased: bool = False
-    """Level set only: whether the draws centre on the value, so that it has an interval of its own."""
+    """Level set only: whether values of bootstrap resamples centre on the value; else they are not used, see
+    estimates.set_estimate."""
     image_column: str | None = None
     """Level image only: the column of metrics/per_image.csv that `key` is the mean of."""
     against_real: bool = False

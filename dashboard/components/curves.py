@@ -12,7 +12,6 @@ import altair as alt
 import pandas as pd
 
 from loupe.evaluation_records import Selection
-from loupe.metric_specs import has_interval
 from loupe.records import CheckpointInfo, TrainRow
 from loupe.run_scores import MetricColumn, StepScores
 from loupe.wording import DIRECTIONS
@@ -66,7 +65,7 @@ def loss_chart(curve: Sequence[TrainRow], checkpoints: Sequence[CheckpointInfo])
 
 def reference_key(column: MetricColumn) -> str:
     """Return the legend of a metric's chart in words."""
-    parts = ["bars: 95 % interval"] if has_interval(column.spec) else []
+    parts = ["bars: 95 % interval"]
     if column.null:
         parts.append("grey band: null, real against real")
     elif column.real is not None:

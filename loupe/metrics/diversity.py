@@ -53,7 +53,7 @@ def vendi_score(images: ImageSet, real: RealPhotos) -> float:
 
 
 def vendi_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
-    """Return the score under each resample; copies add nothing new, so use differences under the same counts only."""
+    """Return the score under each resample; copies add nothing new."""
     require_images(images, 1, "a Vendi score")
     require_images(real.train, 3, "the whitening of a Vendi score")
     return vendi_of_rows(_whitened(images, real), counts_RN)

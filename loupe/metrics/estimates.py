@@ -7,7 +7,7 @@ The draws of everything are widened for few prompts (`bootstrap.widened`), once 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from loupe.metrics.bootstrap import (
     within,
 )
 from loupe.metrics.image_set import Array, TooFewImagesError
-from loupe.metrics.share_intervals import paired_share_interval, wilson_interval
+from loupe.metrics.share_intervals import paired_share_interval, share_difference_interval, wilson_interval
 
 Cells = Sequence[tuple[str, int]]
 """(prompt id, seed index) of each image."""
@@ -99,22 +99,62 @@ def mean_difference(
     return Estimate(value, draws, interval)
 
 
+def share_of_photos(estimate: Estimate, n_photos: int) -> Estimate:
+    """Return the estimate of the share of so many real photos that have something, with an interval in [0, 1].
+
+    It holds Wilson's: where all photos have it, they have it without any one prompt too, and may not with others.
+    """
+    if estimate.interval is None:
+        return estimate
+    held = covering(estimate.interval, wilson_interval(estimate.value, n_photos))
+    return replace(estimate, interval=within(held, 0.0, 1.0))
+
+
+def difference_of_sets(a: Estimate, b: Estimate, cells: Cells) -> Estimate:
+    """Return a - b of sets of the same cells; draws are paired."""
+    draws = a.draws - b.draws
+    return Estimate(a.value - b.value, draws, interval_of(draws, cells))
+
+
+def share_of_photos_difference(difference: Estimate, a: Estimate, b: Estimate, n_photos: int) -> Estimate:
+    """Return the difference of shares of so many real photos, with an interval in [-1, 1].
+
+    Where no prompt makes a difference it is that of independent shares: other prompts might.
+    """
+    interval = difference.interval
+    if interval is None:
+        return difference
+    if interval.lo == interval.hi:
+        interval = covering(interval, share_difference_interval(a.value, b.value, n_photos))
+    return replace(difference, interval=within(interval, -1.0, 1.0))
+
+
 def interval_of(draws_R: Array, cells: Cells) -> Interval | None:
     """Return the interval of draws of these images; None where they have one prompt, whose resamples are all alike."""
     return percentile_interval(draws_R) if n_prompts(cells) >= LEAST_PROMPTS else None
 
 
-def recentred(draws_R: Array, value: float) -> Array:
-    """Return draws of an effective number, exp(I) >= 1, whose I is in the mean that of the value.
+def set_estimate(value: float, without_P: Array, cells: Cells, resampling: Resampling) -> Estimate:
+    """Return the estimate of a score of a whole set; `without_P` is its value without each prompt, in order of cells.
 
-    Resamples hold copies, which add nothing, so their I is smaller by a bias that the value has not. What is left is
-    how the value varies from run to run at this number of pictures, the bias of which it keeps; 1 stays 1.
+    Resamples hold copies, of which such a score has a bias that its value has not: the bootstrap of a Fréchet distance
+    leaves out value and truth. So each draw takes a prompt for what the score loses without it: a mean has just the
+    draws of its bootstrap, and the variance is the jackknife's, which on average is not too small (Efron & Stein 1981,
+    The Jackknife Estimate of Variance, Annals of Statistics 9, 586-596). The interval is of the score at this number of
+    pictures, the bias of which it keeps.
     """
-    information = np.log(np.maximum(draws_R, 1.0))
-    finite = information[np.isfinite(information)]
-    if not finite.any():
-        return draws_R
-    return np.exp(information * (np.log(max(value, 1.0)) / finite.mean()))
+    n = len(without_P)
+    counts_RP = resampling.counts_of([cells[row] for row in first_rows(cells)])
+    draws = widened_for(value - (n - 1) / n * ((counts_RP - 1) @ (without_P - value)), cells)
+    return Estimate(value, draws, interval_of(draws, cells), cells=tuple(cells))
+
+
+def first_rows(cells: Cells) -> list[int]:
+    """Return the row of the first image of each prompt, in order."""
+    rows: dict[str, int] = {}
+    for row, (prompt, _) in enumerate(cells):
+        rows.setdefault(prompt, row)
+    return list(rows.values())
 
 
 def widened_for(draws_R: Array, cells: Cells) -> Array:

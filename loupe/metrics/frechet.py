@@ -35,8 +35,8 @@ def frechet_score(images: ImageSet, real: RealPhotos) -> float:
 def frechet_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return the distance from `real` under each resample: image n taken counts_RN[r, n] times.
 
-    Only differences between checkpoints under the *same* counts are meaningful: repeated images narrow the cloud, so
-    the distances themselves are biased (facts: a naive bootstrap interval of FID misses the truth).
+    Each is biased as that number of images makes it, and repeated images narrow the cloud: the values themselves are no
+    bootstrap of the distance, whose interval would leave the truth out.
     """
     require_images(real.held_out, LEAST_IMAGES, "the real side of a Fréchet distance")
     return frechet_distance_resamples(images.array(FEATURES), real.held_out.array(FEATURES), counts_RN)

@@ -36,7 +36,7 @@ def recall_score(images: ImageSet, real: RealPhotos) -> float:
 def recall_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
     """Return the recall under each resample, of the distinct images that it holds: copies would have balls of radius 0.
 
-    So only differences under the same counts mean something; NaN where a resample has k images or fewer.
+    NaN where a resample has k images or fewer.
     """
     require_images(images, NEIGHBOURS + 1, "recall")
     require_images(real.held_out, 1, "the real side of recall")
@@ -57,7 +57,7 @@ def coverage_score(images: ImageSet, real: RealPhotos) -> float:
 
 
 def coverage_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
-    """Return the coverage under each resample; fewer distinct images cover less, so use differences only."""
+    """Return the coverage under each resample; fewer distinct images cover less."""
     require_images(images, 1, "coverage")
     inside = _inside_real_balls(images, real).astype(np.float64)
     return ((np.asarray(counts_RN, dtype=np.float64) @ inside) > 0).mean(axis=1)

@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 
 from loupe.evaluation_records import Null
-from loupe.metric_specs import MetricSpec, depends_on_number, has_interval, is_effective_number
+from loupe.metric_specs import MetricSpec, depends_on_number
 from loupe.metrics.estimates import (
     Estimate,
     Resampling,
+    difference_of_sets,
+    first_rows,
     interval_of,
     mean_difference,
     mean_estimate,
     mean_of_finite,
-    recentred,
+    set_estimate,
+    share_of_photos,
+    share_of_photos_difference,
     widened_for,
 )
 from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
@@ -171,11 +175,10 @@ def _difference(key: str, spec: MetricSpec, pair: _Pair, *, real: RealPhotos, re
         a, b = (estimate(part, real, spec, resampling) for part in pair.parts())
     if spec.level == "image":
         return mean_difference(a, b, spec, resampling, same_pictures=pair.same_pictures)
-    if is_effective_number(spec):  # each is biased by an amount of its own, which does not cancel
-        draws = recentred(a.draws, a.value) - recentred(b.draws, b.value)
-    else:
-        draws = a.draws - b.draws
-    return Estimate(a.value - b.value, draws, interval_of(draws, a.cells))
+    difference = difference_of_sets(a, b, a.cells)
+    if spec.unit == "share" and not pair.same_pictures:
+        return share_of_photos_difference(difference, a, b, len(real.held_out))
+    return difference
 
 
 def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: Resampling) -> Estimate:
@@ -189,11 +192,16 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     images, real = _as_seen(images, real, spec)
     value, counts = resolve_compute(spec.compute)(images, real), resampling.counts_of(images.cells)
-    draws = resolve_compute(spec.resamples)(images, real, counts) if len(counts) else np.zeros(0)
-    draws = widened_for(draws, images.cells)
-    shown = recentred(draws, value) if is_effective_number(spec) else draws
-    interval = interval_of(shown, images.cells) if has_interval(spec) else None
-    return Estimate(value=value, draws=draws, interval=interval, cells=images.cells)
+    if not len(counts):
+        return Estimate(value=value, draws=np.zeros(0), interval=None, cells=images.cells)
+    of_counts = resolve_compute(spec.resamples)
+    if spec.unbiased:
+        draws = widened_for(of_counts(images, real, counts), images.cells)
+        return Estimate(value=value, draws=draws, interval=interval_of(draws, images.cells), cells=images.cells)
+    prompts = images.prompt_index()
+    kept_PN = prompts != np.arange(len(first_rows(images.cells)))[:, None]
+    found = set_estimate(value, of_counts(images, real, kept_PN.astype(np.int64)), images.cells, resampling)
+    return share_of_photos(found, len(real.held_out)) if spec.unit == "share" else found
 
 
 def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:

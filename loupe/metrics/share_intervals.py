@@ -32,10 +32,21 @@ def paired_share_interval(a_N: Array, b_N: Array) -> Interval:
     Wilson's intervals of both, squared and added, less what the pairs have in common: method 10 of Newcombe 1998,
     Improved confidence intervals for the difference between binomial proportions based on paired data (Statistics in
     Medicine 17, 2635-2650). Its ends lie in [-1, 1]. Where all answers of a side are alike nothing in common can be
-    seen, and it is his interval of independent samples (method 10 of 17, 873-890).
+    seen, and it is his interval of independent samples.
     """
-    n, share_a, share_b = len(a_N), float(np.mean(a_N)), float(np.mean(b_N))
-    a, b, phi = wilson_interval(share_a, n), wilson_interval(share_b, n), _correlation(a_N, b_N)
+    return _newcombe(float(np.mean(a_N)), float(np.mean(b_N)), len(a_N), _correlation(a_N, b_N))
+
+
+def share_difference_interval(share_a: float, share_b: float, n: int) -> Interval:
+    """Return the 95 % interval of the difference of independent shares, each of n answers.
+
+    Method 10 of Newcombe 1998 (Statistics in Medicine 17, 873-890).
+    """
+    return _newcombe(share_a, share_b, n, phi=0.0)
+
+
+def _newcombe(share_a: float, share_b: float, n: int, phi: float) -> Interval:
+    a, b = wilson_interval(share_a, n), wilson_interval(share_b, n)
     below, above = (
         math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
         for one, other in ((share_a - a.lo, b.hi - share_b), (a.hi - share_a, share_b - b.lo))

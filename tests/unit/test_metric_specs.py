@@ -115,11 +115,11 @@ def test_one_metric_ranks_and_image_columns_are_distinct(extractors: tuple[Extra
     assert all((spec.image_column is not None) == (spec.level == "image") for spec in specs)
 
 
-def test_biased_set_metrics_have_an_interval_of_their_difference_only() -> None:
+def test_every_score_has_an_interval_and_two_differences_with_theirs() -> None:
     columns = checkpoint_columns({key: METRIC_SPECS[key] for key in ("fd_demo", "kid_demo")})
     assert columns == [
         "step", "n_images", "n_used", "n_real", "invalid_count",
-        "fd_demo", "fd_demo_diff_base", "fd_demo_diff_base_lo", "fd_demo_diff_base_hi",
+        "fd_demo", "fd_demo_lo", "fd_demo_hi", "fd_demo_diff_base", "fd_demo_diff_base_lo", "fd_demo_diff_base_hi",
         "fd_demo_diff_best", "fd_demo_diff_best_lo", "fd_demo_diff_best_hi",
         "kid_demo", "kid_demo_lo", "kid_demo_hi", "kid_demo_diff_base", "kid_demo_diff_base_lo",
         "kid_demo_diff_base_hi", "kid_demo_diff_best", "kid_demo_diff_best_lo", "kid_demo_diff_best_hi",

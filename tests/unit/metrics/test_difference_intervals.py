@@ -1,30 +1,146 @@
-"""Intervals of differences of Inception Score and Vendi between models that truly differ."""
+"""Scores of whole sets: intervals of values and of differences between models that truly differ, simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
-from loupe.metrics.estimates import resampling_of
+from loupe.metrics.bootstrap import percentile_interval
+from loupe.metrics.estimates import Estimate, Resampling, mean_estimate, resampling_of, set_estimate
+from loupe.metrics.frechet import frechet_resamples
 from loupe.metrics.image_set import ImageSet, RealPhotos
-from loupe.metrics.scoring import score_steps
+from loupe.metrics.scoring import StepScores, score_steps
 
-CELLS = tuple((f"p{i}", j) for i in range(16) for j in range(4))
+N_PROMPTS, SEEDS, SIDE, N_RUNS = 16, 4, 8, 120
+PROMPTS = tuple(f"p{i}" for i in range(N_PROMPTS))
+CELLS = tuple((prompt, index) for prompt in PROMPTS for index in range(SEEDS))
+KEYS = ("fd_demo", "recall_demo", "coverage_demo", "vendi_demo", "is_demo")
+SPECS = {key: METRIC_SPECS[key] for key in KEYS}
+LEAST_HELD = 0.95 - 4 * np.sqrt(0.95 * 0.05 / N_RUNS)
+"""Four standard errors below what is claimed."""
 
 
-def _images(rng: np.random.Generator, centres: np.ndarray, within: float) -> ImageSet:
-    around = np.repeat(centres, 4, axis=0) + within * rng.normal(size=(64, 6))
-    families = np.zeros(64, dtype=np.int64)
-    return ImageSet(CELLS, {names.FEATURES: around, names.LOGITS: around, names.ASKED_FAMILY: families})
+def drawn(rng: np.random.Generator, centres: np.ndarray, *, scale: float, shift: float) -> ImageSet:
+    """What a model draws for prompts of these centres: less diverse for a scale below 1, beside the photos shifted."""
+    n = len(centres) * SEEDS
+    features = scale * (np.repeat(centres, SEEDS, axis=0) + 0.8 * rng.normal(size=(n, SIDE))) + shift
+    arrays = {names.FEATURES: features, names.LOGITS: 1.5 * features, names.ASKED_FAMILY: np.zeros(n, dtype=np.int64)}
+    return ImageSet(tuple((f"p{i // SEEDS}", i % SEEDS) for i in range(n)), arrays)
 
 
-@pytest.mark.parametrize("key", ["vendi_demo", "is_demo"])
-def test_draws_of_a_difference_lie_around_its_value(key: str) -> None:
+def photos() -> RealPhotos:
+    rng = np.random.default_rng(99)
+    taken = drawn(rng, 0.6 * rng.normal(size=(15, SIDE)), scale=1.0, shift=0.0)
+    return RealPhotos(train=taken, held_out=taken)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Many runs of two models, new prompts and seeds in each."""
+
+    runs: list[list[StepScores]]
+    naive: list[Estimate]
+    """The Fréchet distances of the first model with the interval of their bootstrap."""
+
+
+@pytest.fixture(
+    scope="module", params=[(1.0, 0.0), (0.5, 0.0), (1.0, 0.8), (0.4, 0.3)], ids=["alike", "narrow", "off", "both"]
+)
+def simulated(request: pytest.FixtureRequest) -> Simulated:
+    rng, real, found = np.random.default_rng(1), photos(), Simulated([], [])
+    scale, shift = request.param
+    for _ in range(N_RUNS):
+        centres = 0.6 * rng.normal(size=(N_PROMPTS, SIDE))
+        sets = {0: drawn(rng, centres, scale=1.0, shift=0.0), 10: drawn(rng, centres, scale=scale, shift=shift)}
+        resampling = resampling_of(PROMPTS, 200, rng)
+        found.runs.append(score_steps(sets, real, SPECS, resampling))
+        copies = frechet_resamples(sets[0], real, resampling.counts_of(CELLS))
+        value = found.runs[-1][0].values["fd_demo"].value
+        found.naive.append(Estimate(value, copies, percentile_interval(copies)))
+    return found
+
+
+def held(estimates: list[Estimate]) -> float:
+    """How often the interval holds the mean over all runs."""
+    truth = np.mean([e.value for e in estimates])
+    return float(np.mean([e.interval.contains(truth) for e in estimates]))
+
+
+def width_needed(estimates: list[Estimate]) -> float:
+    """The mean width of the intervals, in parts of the one that 95 % of the values take."""
+    taken = np.subtract(*np.percentile([e.value for e in estimates], [97.5, 2.5]))
+    return float(np.mean([e.interval.hi - e.interval.lo for e in estimates]) / taken)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_intervals_of_differences_hold_the_truth_and_are_not_far_too_wide(simulated: Simulated, key: str) -> None:
+    differences = [scores[1].differences[key] for scores in simulated.runs]
+    assert held(differences) >= LEAST_HELD
+    assert width_needed(differences) < 2
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_intervals_of_values_hold_what_another_run_of_this_size_gives(simulated: Simulated, key: str) -> None:
+    values = [scores[1].values[key] for scores in simulated.runs]
+    assert held(values) >= LEAST_HELD
+    assert width_needed(values) < 2
+
+
+def test_the_bootstrap_of_a_frechet_distance_would_leave_the_truth_out(simulated: Simulated) -> None:
+    assert held(simulated.naive) < 0.8 < LEAST_HELD
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_value_lies_in_the_middle_of_its_draws(simulated: Simulated, key: str) -> None:
+    for scores in simulated.runs[:20]:
+        for found in (scores[1].values[key], scores[1].differences[key]):
+            assert abs(found.draws.mean() - found.value) <= 0.3 * found.draws.std() + 1e-9
+
+
+def test_a_mean_taken_as_a_score_of_a_set_has_the_draws_of_its_bootstrap() -> None:
+    rng = np.random.default_rng(5)
+    values, resampling = rng.normal(size=len(CELLS)), resampling_of(PROMPTS, 50, rng)
+    own = mean_estimate(values, CELLS, METRIC_SPECS["clip_demo"], resampling)
+    without = np.array([np.mean([v for v, (p, _) in zip(values, CELLS, strict=True) if p != kept]) for kept in PROMPTS])
+    found = set_estimate(float(values.mean()), without, CELLS, resampling)
+    assert found.draws == pytest.approx(own.draws)
+    assert (found.interval.lo, found.interval.hi) == pytest.approx((own.interval.lo, own.interval.hi))
+
+
+def test_the_draws_vary_as_the_jackknife_says() -> None:
+    """Any one prompt in place of any other: the mean square over single exchanges is what resamples have on average."""
+    n = 6
+    cells = tuple((f"p{i}", 0) for i in range(n))
+    without = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(16, 6))
-    base, step = _images(rng, centres, 0.7), _images(rng, 0.6 * centres, 0.15)
-    resampling = resampling_of(tuple(f"p{i}" for i in range(16)), 200, rng)
-    real, specs = RealPhotos(train=base, held_out=base), {key: METRIC_SPECS[key]}
-    scored = score_steps({0: base, 10: step}, real, specs, resampling)
-    found = scored[1].differences[key]
-    assert abs(found.draws.mean() - found.value) < 0.2 * found.draws.std()
+    resampling = Resampling(tuple(p for p, _ in cells), rng.multinomial(n, np.full(n, 1 / n), size=200_000))
+    jackknife = (n - 1) / n * ((without - without.mean()) ** 2).sum()
+    draws = set_estimate(2.0, without, cells, resampling).draws
+    widening = 2.5706 / 1.95996  # Student's t of five degrees of freedom, for the normal deviate
+    assert draws.std() == pytest.approx(np.sqrt(jackknife) * widening, rel=0.01)
+
+
+def saturated(key: str, shift: float) -> list[StepScores]:
+    """Two models that each draw all that is asked of them, or nothing of it."""
+    rng, real = np.random.default_rng(3), photos()
+    prompts = 0.01 * rng.normal(size=(N_PROMPTS, SIDE))
+    everywhere = np.concatenate([real.held_out.array(names.FEATURES)] * 2)[: len(CELLS)]
+    sets = {}
+    for step, jitter in ((0, 1e-3), (10, 2e-3)):
+        moved = everywhere + jitter * rng.normal(size=everywhere.shape) + shift
+        sets[step] = ImageSet(CELLS, {**drawn(rng, prompts, scale=1, shift=0).arrays, names.FEATURES: moved})
+    return score_steps(sets, real, {key: METRIC_SPECS[key]}, resampling_of(PROMPTS, 100, rng))
+
+
+@pytest.mark.parametrize(("shift", "share"), [(0.0, 1.0), (50.0, 0.0)])
+def test_where_all_photos_are_covered_or_none_other_pictures_still_might_differ(shift: float, share: float) -> None:
+    base, other = saturated("coverage_demo", shift)
+    value, difference = other.values["coverage_demo"], other.differences["coverage_demo"]
+    assert (base.values["coverage_demo"].value, value.value, difference.value) == (share, share, 0.0)
+    assert 0.9 < 1 - (value.interval.hi - value.interval.lo) < 1
+    assert 0.0 <= value.interval.lo <= share <= value.interval.hi <= 1.0
+    assert difference.interval.lo < 0 < difference.interval.hi

@@ -27,7 +27,8 @@ KEYS = (
 )  # fmt: skip
 SPECS = {key: METRIC_SPECS[key] for key in KEYS}
 OWN_INTERVAL = (
-    "kid_demo", "cmmd_demo", "clip_demo", "clip_gap_demo", "colour_share", "background_ok", "is_demo", "vendi_demo",
+    "fd_demo", "recall_demo", "coverage_demo", "kid_demo", "cmmd_demo", "clip_demo", "clip_gap_demo", "colour_share",
+    "background_ok", "is_demo", "vendi_demo",
 )  # fmt: skip
 TO_HOLD = COVERAGE_PERCENT / 100
 
