@@ -115,11 +115,13 @@ def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
 
 
 def _verify(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
-    from loupe.metrics.recompute import disagreement_message, recompute_scores
+    from loupe.metrics.recompute import disagreement_message, recompute_scores, recompute_selection
     from loupe.metrics.recompute_final import recompute_final
 
-    del params, options
+    del options
     done = {"evaluate": recompute_scores(paths)}
+    if (paths.metrics / "selection.json").is_file():
+        done["select"] = recompute_selection(paths, params.select)
     if (paths.metrics / "final.json").is_file():
         done["confirm"] = recompute_final(paths)
     if wrong := [disagreement_message(of, made_by=stage) for stage, of in done.items() if of.disagreements]:

@@ -49,6 +49,18 @@ class RealScore(_Record):
     """Photos that it is of; a score of a whole set depends on them."""
 
 
+class PhotoDraws(_Record):
+    """How nulls and the photos' own scores were drawn: enough to draw them again."""
+
+    n_generated: int
+    """Pictures of each checkpoint."""
+    n_prompts: int
+    n_draws: int
+    seed: int
+    stream: int
+    """Of random numbers, for the nulls; the photos' own scores have the next one."""
+
+
 class ReferenceManifest(_Record):
     """data/reference/manifest.json, beside <split>-<role>.safetensors with the features of the real images."""
 
@@ -59,6 +71,7 @@ class ReferenceManifest(_Record):
     """Metric key -> null."""
     real_scores: dict[str, RealScore]
     """Metric key -> value of the real val images where one exists (CLIP score of photo and caption, ...)."""
+    photo_draws: PhotoDraws | None = None
     left_out: dict[str, str] = {}
     """Entry of evaluate.extractors -> why nothing was measured with it."""
     files: dict[str, str]
@@ -72,6 +85,8 @@ class EvaluationManifest(_Record):
     """Columns of checkpoints.csv that are scores of pictures, in the order of loupe/metric_table.py."""
     nulls: dict[str, Null]
     real_scores: dict[str, RealScore]
+    photo_draws: PhotoDraws | None = None
+    """Of nulls and real_scores."""
     controls: dict[str, dict[str, float]] = {}
     """Noise, blank white, shuffled captions -> metric key -> what they score: what any score must be read against."""
     n_real: int

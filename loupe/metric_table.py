@@ -58,6 +58,8 @@ class MetricSpec:
     unbiased: bool = False
     """Level set only: whether values of bootstrap resamples centre on the value; else they are not used, see
     estimates.set_estimate."""
+    least: float | None = None
+    """Level set only: what no set of pictures scores less than; a share no more than 1."""
     image_column: str | None = None
     """Level image only: the column of metrics/per_image.csv that `key` is the mean of."""
     against_real: bool = False
@@ -108,7 +110,7 @@ def _image(place: str, column: str, **fields: Any) -> dict[str, Any]:
 _DISTRIBUTION = (
     *_pair(
         "fid", "fd_demo", label="FID", demo_label="Fréchet distance", better="lower", unit="", extractor="inception",
-        target="fid", against_real=True, headline=True, least_to_rank=LEAST_FOR_FRECHET,
+        least=0.0, target="fid", against_real=True, headline=True, least_to_rank=LEAST_FOR_FRECHET,
         meaning="How far the pictures as a whole lie from the real photos; comparable only at the same number of "
         f"pictures. Below {LEAST_FOR_FRECHET} it ranks unreliably, because less diverse pictures lower its bias: go by "
         "the kernel distance (KID, CMMD).",
@@ -139,6 +141,7 @@ _DISTRIBUTION = (
     *_pair(
         "recall", "recall_demo", label="Recall", better="higher", unit="share", extractor="inception",
         against_real=True,
+        least=0.0,
         meaning="Share of the real photos that the pictures surround (5 nearest neighbours).",
         **_set("manifold", "recall"),
     ),
@@ -152,6 +155,7 @@ _DISTRIBUTION = (
     *_pair(
         "coverage", "coverage_demo", label="Coverage", better="higher", unit="share", extractor="inception",
         against_real=True,
+        least=0.0,
         meaning="Share of the real photos that have a picture near them; its best value depends on the number of "
         "pictures, see its null.",
         **_set("manifold", "coverage"),
@@ -250,12 +254,13 @@ _SPREAD = (
     ),
     *_pair(
         "vendi", "vendi_demo", label="Vendi score", better="closer to real", unit="", extractor="inception",
+        least=1.0,
         meaning="The effective number of different pictures; it grows with the number of pictures.",
         **_set("diversity", "vendi"),
     ),
     *_pair(
         "inception_score", "is_demo", label="Inception Score", better="closer to real", unit="", extractor="inception",
-        target="inception_score", headline=True, needs_classes=True,
+        least=1.0, target="inception_score", headline=True, needs_classes=True,
         meaning="Roughly how many classes the pictures cover with confidence; for one kind of product the value of the "
         "real photos is the aim, not a high one.",
         **_set("inception_score", "inception"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loupe.atomic_io import empty_folder, read_record, write_csv, write_json, write_record
-from loupe.evaluation_records import ReferenceManifest, Selection
+from loupe.evaluation_records import PhotoDraws, ReferenceManifest, Selection
 from loupe.looks import look_note, remember_look
 from loupe.params import Params
 from loupe.paths import ProjectPaths
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loupe.diffusion.generation import RenderedSamples
+
+STREAM = 10
 
 
 def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
@@ -36,7 +38,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set, write_image_set
     from loupe.metrics.measure import measure_images
-    from loupe.metrics.nulls import real_nulls, real_scores
+    from loupe.metrics.nulls import photo_scores
     from loupe.metrics.samples import photo_rows, split_captions
 
     settings = params.evaluate
@@ -65,14 +67,12 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         rng=np.random.default_rng([params.seed, 4]),
         made_by="confirm",
     )
-    rng = np.random.default_rng([params.seed, 5])
     size = {"n_generated": evaluated.n_images, "n_prompts": len(evaluated.prompts)}
-    draws = {**size, "n_draws": settings.null_draws, "rng": rng}
-    beside = {"nulls": real_nulls(real, evaluated.specs, **draws)}
-    beside["real_scores"] = real_scores(real, evaluated.specs, **draws)
+    draws = PhotoDraws(**size, n_draws=settings.null_draws, seed=params.seed, stream=STREAM)
+    beside = photo_scores(real, evaluated.specs, draws)
     files = write_features(paths.confirmation, evaluated) | write_image_set(paths.confirmation, "test", test)
     places = {"samples": paths.confirmation, "reference": paths.reference, "files": files}
-    manifest = evaluation_manifest(evaluated, extractors, **places, **beside, targets={})
+    manifest = evaluation_manifest(evaluated, extractors, **places, **beside, photo_draws=draws, targets={})
     write_record(paths.confirmation / CONFIRMED, manifest)
     write_csv(paths.metrics / "final.csv", tables.FINAL_COLUMNS, tables.final_rows(evaluated, **beside))
     look = {"test_sha256": dataset.captions_sha256["test"], "step": selection.step}

@@ -30,7 +30,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     import numpy as np
 
     from loupe.diffusion.device import choose_device, device_identity
-    from loupe.metrics.controls import control_scores
+    from loupe.metrics.controls import control_scores, control_sets
     from loupe.metrics.evaluation import aims_of, evaluate_samples
     from loupe.metrics.evaluation_files import evaluation_manifest, write_features
     from loupe.metrics.extractors import Machine, resolve_extractors
@@ -62,17 +62,18 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         **common,
     )
     evaluated = replace(evaluated, losses=losses)
-    controls = control_scores(samples, real, evaluated.specs, rng=np.random.default_rng([params.seed, 6]), **common)
+    controls = control_sets(samples, real, rng=np.random.default_rng([params.seed, 6]), **common)
     _write_metrics(paths.metrics, evaluated, reference)
     manifest = evaluation_manifest(
         evaluated,
         extractors,
         samples=paths.samples,
         reference=paths.reference,
-        files=write_features(empty_folder(paths.evaluation), evaluated),
+        files=write_features(empty_folder(paths.evaluation), evaluated, controls),
         nulls=reference.nulls,
         real_scores=reference.real_scores,
-        controls=controls,
+        photo_draws=reference.photo_draws,
+        controls=control_scores(controls, real, evaluated.specs),
         **_targets(settings.targets, evaluated),
     )
     write_record(paths.evaluation / "manifest.json", manifest)

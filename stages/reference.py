@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from loupe.atomic_io import empty_folder, read_record, write_record
-from loupe.evaluation_records import Null, ReferenceManifest
+from loupe.evaluation_records import Null, PhotoDraws, ReferenceManifest
 from loupe.params import GenerateParams, Params
 from loupe.paths import ProjectPaths
 from loupe.records import DatasetManifest, Split
@@ -16,19 +16,18 @@ from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
 
 SPLITS: tuple[Split, ...] = ("train", "val")
+STREAM = 1
 
 
 def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
-    import numpy as np
-
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.metric_specs import applicable_specs
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import write_image_set
     from loupe.metrics.measure import measure_images
-    from loupe.metrics.nulls import real_nulls, real_scores
+    from loupe.metrics.nulls import photo_scores
     from loupe.metrics.samples import photo_rows, split_captions
 
     policy = choose_device()
@@ -49,13 +48,14 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     specs = applicable_specs(extractors.infos)
     n_prompts = _n_prompts(params.generate, n_val=dataset.n_examples["val"])
-    options = {
-        "n_generated": n_prompts * params.generate.seeds_per_prompt,
-        "n_prompts": n_prompts,
-        "n_draws": params.evaluate.null_draws,
-    }
-    nulls = real_nulls(real, specs, rng=np.random.default_rng([params.seed, 1]), **options)
-    scores = real_scores(real, specs, rng=np.random.default_rng([params.seed, 2]), **options)
+    draws = PhotoDraws(
+        n_generated=n_prompts * params.generate.seeds_per_prompt,
+        n_prompts=n_prompts,
+        n_draws=params.evaluate.null_draws,
+        seed=params.seed,
+        stream=STREAM,
+    )
+    scores = photo_scores(real, specs, draws)
 
     folder = empty_folder(paths.reference)
     files = {}
@@ -64,13 +64,13 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     manifest = ReferenceManifest(
         extractors=extractors.infos,
         n_real={split: len(images[split]) for split in SPLITS},
-        nulls=nulls,
-        real_scores=scores,
+        **scores,
+        photo_draws=draws,
         left_out=dict(extractors.left_out),
         files=files,
     )
     write_record(folder / "manifest.json", manifest)
-    for line in (*_said(nulls), *extractors.notes):
+    for line in (*_said(manifest.nulls), *extractors.notes):
         print(f"reference: {line}")
     report_counts(
         "reference",

@@ -23,59 +23,61 @@ from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
 
 NOISE, WHITE, SHUFFLED = "noise", "blank white", "real photos, shuffled captions"
+FILES = {NOISE: "noise", WHITE: "white", SHUFFLED: "shuffled"}
+"""Control -> name of its image set in data/evaluation."""
 OF_PROMPTS = (clip_score.__name__, colour.__name__)
 """Modules of the metrics that compare a picture with its prompt, which alone shuffled captions can change."""
 
 
-def control_scores(
+def control_sets(
     manifest: SamplesManifest,
     real: RealPhotos,
-    specs: Mapping[str, MetricSpec],
     *,
     extractors: Extractors,
     store: WorkStore,
     batch_size: int,
     rng: np.random.Generator,
-) -> dict[str, dict[str, float]]:
-    """Return control -> metric key -> value, over the prompts, seeds and sizes of one checkpoint of `manifest`.
-
-    A metric that a control has no value of is left out.
-    """
+) -> dict[str, ImageSet]:
+    """Return control -> its pictures, measured: of the prompts, seeds and sizes of one checkpoint of `manifest`."""
     size_px = (manifest.height_px, manifest.width_px)
     asked = [(prompt, index) for prompt in manifest.prompts for index in range(manifest.seeds_per_prompt)]
     noise = [_noise(int(seed), size_px) for seed in rng.integers(0, 2**63, len(asked))]
     white = _made(partial(np.full, (*size_px, 3), 255, dtype=np.uint8))
-    scores = {}
+    sets = {}
     for name, pictures in ((NOISE, noise), (WHITE, [white] * len(asked))):
         rows = [
             ImageRow(cell=(prompt.prompt_id, index), file=picture, text=prompt.text, colour=prompt.colour)
             for (prompt, index), picture in zip(asked, pictures, strict=True)
         ]
-        images, _ = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}")
-        scores[name] = _values(images, real, specs)
-    shuffled = as_prompts(_with_other_captions(real.held_out, rng))
-    of_prompt = {key: spec for key, spec in specs.items() if resolve_compute(spec.compute).__module__ in OF_PROMPTS}
-    scores[SHUFFLED] = _values(shuffled, real, of_prompt)
+        sets[name], _ = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}")
+    return {**sets, SHUFFLED: _with_other_captions(real.held_out, rng)}
+
+
+def control_scores(
+    sets: Mapping[str, ImageSet], real: RealPhotos, specs: Mapping[str, MetricSpec]
+) -> dict[str, dict[str, float]]:
+    """Return control -> metric key -> value; a metric that a control has no value of is left out."""
+    scores: dict[str, dict[str, float]] = {}
+    for name, images in sets.items():
+        scores[name] = {}
+        for key, spec in specs.items():
+            if name == SHUFFLED and resolve_compute(spec.compute).__module__ not in OF_PROMPTS:
+                continue
+            try:
+                scores[name][key] = value_of(images, real, spec)
+            except TooFewImagesError:
+                continue
     return scores
 
 
-def _values(images: ImageSet, real: RealPhotos, specs: Mapping[str, MetricSpec]) -> dict[str, float]:
-    values = {}
-    for key, spec in specs.items():
-        try:
-            values[key] = value_of(images, real, spec)
-        except TooFewImagesError:
-            continue
-    return values
-
-
 def _with_other_captions(photos: ImageSet, rng: np.random.Generator) -> ImageSet:
+    """Return the photos, each with another one's caption in the eyes of every extractor; prompts as in `as_prompts`."""
     order = rng.permutation(len(photos))
     follower = np.empty_like(order)
     follower[order] = np.roll(order, -1)  # one cycle through all photos: none keeps its own caption
-    of_caption = [name for name in (CLIP_TEXT, ASKED_COLOUR, ASKED_FAMILY) if name in photos.arrays]
-    moved = {name: photos.array(name)[follower] for name in of_caption}
-    return ImageSet(cells=photos.cells, arrays={**photos.arrays, **moved})
+    of_caption = {name.partition(".")[2] for name in (CLIP_TEXT, ASKED_COLOUR, ASKED_FAMILY)}
+    moved = {n: array[follower] for n, array in photos.arrays.items() if n.partition(".")[2] in of_caption}
+    return as_prompts(ImageSet(cells=photos.cells, arrays={**photos.arrays, **moved}))
 
 
 def _noise(seed: int, size_px: tuple[int, int]) -> MadeImage:

@@ -6,6 +6,7 @@ The draws of everything are widened for few prompts (`bootstrap.widened`), once 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,8 @@ from loupe.metrics.bootstrap import (
 from loupe.metrics.image_set import Array, TooFewImagesError
 from loupe.metrics.share_intervals import paired_share_interval, share_difference_interval, wilson_interval
 
+ROUNDING = 1e-12
+"""Draws of one value are alike up to this."""
 Cells = Sequence[tuple[str, int]]
 """(prompt id, seed index) of each image."""
 
@@ -99,15 +102,19 @@ def mean_difference(
     return Estimate(value, draws, interval)
 
 
-def share_of_photos(estimate: Estimate, n_photos: int) -> Estimate:
-    """Return the estimate of the share of so many real photos that have something, with an interval in [0, 1].
+def bounded(estimate: Estimate, spec: MetricSpec, n_photos: int) -> Estimate:
+    """Return the estimate of a set with the part of its interval that scores can have.
 
-    It holds Wilson's: where all photos have it, they have it without any one prompt too, and may not with others.
+    That of a share of so many real photos holds Wilson's: where all photos have something they have it without any one
+    prompt too, and may not with others.
     """
     if estimate.interval is None:
         return estimate
-    held = covering(estimate.interval, wilson_interval(estimate.value, n_photos))
-    return replace(estimate, interval=within(held, 0.0, 1.0))
+    interval, most = estimate.interval, math.inf
+    if spec.unit == "share":
+        interval, most = covering(interval, wilson_interval(estimate.value, n_photos)), 1.0
+    least = -math.inf if spec.least is None else min(spec.least, estimate.value)
+    return replace(estimate, interval=within(interval, least, most))
 
 
 def difference_of_sets(a: Estimate, b: Estimate, cells: Cells) -> Estimate:
@@ -124,7 +131,7 @@ def share_of_photos_difference(difference: Estimate, a: Estimate, b: Estimate, n
     interval = difference.interval
     if interval is None:
         return difference
-    if interval.lo == interval.hi:
+    if interval.hi - interval.lo < ROUNDING:
         interval = covering(interval, share_difference_interval(a.value, b.value, n_photos))
     return replace(difference, interval=within(interval, -1.0, 1.0))
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from loupe.atomic_io import sha256_file
 from loupe.evaluation_records import EvaluationManifest
+from loupe.metrics.controls import FILES
 from loupe.metrics.evaluation import RESAMPLES, Evaluated
 from loupe.metrics.extractors import Extractors
+from loupe.metrics.image_set import ImageSet
 from loupe.metrics.image_set_files import write_arrays, write_image_set
 from loupe.metrics.scoring import draws_by_name
 from loupe.paths import step_name
@@ -24,13 +26,17 @@ CONFIRMED = "evaluation.json"
 LIBRARIES = ("numpy", "open-clip-torch", "pillow", "scipy", "torch", "torch-fidelity", "transformers")
 
 
-def write_features(folder: Path, evaluated: Evaluated) -> dict[str, str]:
-    """Write the features of every step and the resamples with their draws; return file name -> SHA-256."""
+def write_features(
+    folder: Path, evaluated: Evaluated, controls: Mapping[str, ImageSet] | None = None
+) -> dict[str, str]:
+    """Write features of every step and control, and the resamples with their draws; return file name -> SHA-256."""
     metadata = {"prompts": json.dumps(evaluated.prompts)}
     arrays = {"counts": evaluated.resampling.counts_RP, **draws_by_name(evaluated.scores)}
     files = {RESAMPLES: write_arrays(folder / RESAMPLES, arrays, metadata)}
     for step, images in evaluated.sets.items():
         files.update(write_image_set(folder, step_name(step), images))
+    for control, images in (controls or {}).items():
+        files.update(write_image_set(folder, FILES[control], images))
     return files
 
 

@@ -9,15 +9,25 @@ and spread over the colours. Prompts of a run that are no captions have a wordin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.evaluation_records import Null, RealScore
+from loupe.evaluation_records import Null, PhotoDraws, RealScore
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.clip_score import clip_gaps
 from loupe.metrics.image_set import ASKED_FAMILY, ImageSet, RealPhotos, TooFewImagesError
 from loupe.metrics.scoring import null_of, resolve_compute, value_of
+
+
+def photo_scores(real: RealPhotos, specs: Mapping[str, MetricSpec], draws: PhotoDraws) -> dict[str, dict[str, Any]]:
+    """Return `nulls` and `real_scores`, drawn as `draws` says."""
+    size = draws.model_dump(include={"n_generated", "n_prompts", "n_draws"})
+    return {
+        name: score(real, specs, rng=np.random.default_rng([draws.seed, draws.stream + place]), **size)
+        for place, (name, score) in enumerate({"nulls": real_nulls, "real_scores": real_scores}.items())
+    }
 
 
 def real_nulls(

@@ -1,7 +1,8 @@
 """Every score of a run computed again from what it stored, and compared with what it wrote. It runs no network.
 
 Sources: the features in data/evaluation and data/reference, the resamples, and per_image.csv; compared are all numbers
-of checkpoints.csv, per_image.csv, overfitting.csv and summary.json. It writes nothing.
+of checkpoints.csv, per_image.csv, overfitting.csv and summary.json, of what real photos and controls score, and of the
+recommendation. It writes nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import numpy as np
 
 from loupe.atomic_io import read_record, sha256_file
 from loupe.errors import PipelineError, problems_message
-from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
+from loupe.evaluate_params import SelectParams
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest, Standing
 from loupe.metric_specs import applicable_specs, checkpoint_columns
 from loupe.metrics import overfitting, tables
+from loupe.metrics.controls import FILES, control_scores
 from loupe.metrics.estimates import Resampling, mean_estimate
 from loupe.metrics.evaluation import RESAMPLES, Evaluated, aims_of, evaluated_sets
 from loupe.metrics.image_set import RealPhotos, TooFewImagesError
 from loupe.metrics.image_set_files import read_arrays, read_image_set
 from loupe.metrics.measure import Measured
+from loupe.metrics.nulls import photo_scores
 from loupe.metrics.number_comparison import NumberComparison, Row, number_or_text, read_object, read_table
+from loupe.metrics.recommendation import recommend
 from loupe.metrics.samples import marked_unreadable
 from loupe.paths import ProjectPaths, step_name
 from loupe.records import SamplesManifest
@@ -78,7 +83,48 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     summary = tables.summary(evaluated, manifest.nulls)
     shown = read_object(paths.metrics / "summary.json", made_by="evaluate")
     comparison.cells("summary.json", "", shown, summary, tuple(summary))
+    photo_numbers(comparison, manifest, evaluated, file="data/evaluation/manifest.json")
+    _control_numbers(comparison, manifest, evaluated, paths.evaluation)
     return Recomputed(n_numbers=comparison.n_numbers, disagreements=(*changed, *comparison.found))
+
+
+def recompute_selection(paths: ProjectPaths, settings: SelectParams) -> Recomputed:
+    """Apply the rule again; PipelineError when something that is needed is not there or cannot be read."""
+    written = read_object(paths.metrics / "selection.json", made_by="select")
+    again = recommend(paths, settings).model_dump(mode="json")
+    comparison = NumberComparison()
+    standings, of_file = again.pop("standings"), written.pop("standings", {})
+    for part in ("criteria", "gates_failed"):
+        before, now = written.pop(part, {}), again.pop(part)
+        comparison.cells("selection.json", f"{part}, ", before, now, tuple(before))
+    comparison.cells("selection.json", "", written, again, tuple(again))
+    columns = tuple(Standing.model_fields)
+    for name in dict.fromkeys((*standings, *of_file)):
+        comparison.cells("selection.json", f"{name}, ", of_file.get(name, {}), standings.get(name, {}), columns)
+    return Recomputed(n_numbers=comparison.n_numbers, disagreements=tuple(comparison.found))
+
+
+def photo_numbers(
+    comparison: NumberComparison, manifest: EvaluationManifest, evaluated: Evaluated, *, file: str
+) -> None:
+    """Compare the nulls and the photos' own scores of a manifest, where it says how they were drawn."""
+    if manifest.photo_draws is None:
+        return
+    again = photo_scores(evaluated.real, evaluated.specs, manifest.photo_draws)
+    for name, written in (("nulls", manifest.nulls), ("real_scores", manifest.real_scores)):
+        for key in dict.fromkeys((*written, *again[name])):
+            before, now = (of.get(key) for of in (written, again[name]))
+            cells = [{} if one is None else one.model_dump() for one in (before, now)]
+            comparison.cells(file, f"{name}, {key}, ", *cells, tuple(cells[0]))
+
+
+def _control_numbers(
+    comparison: NumberComparison, manifest: EvaluationManifest, evaluated: Evaluated, folder: Path
+) -> None:
+    files = files_as_they_are(folder, manifest.files)
+    sets = {name: read_image_set(folder, FILES[name], files, made_by="evaluate") for name in manifest.controls}
+    for name, again in control_scores(sets, evaluated.real, evaluated.specs).items():
+        comparison.cells("data/evaluation/manifest.json", f"{name}, ", manifest.controls[name], again, tuple(again))
 
 
 def disagreement_message(done: Recomputed, *, made_by: str) -> str:

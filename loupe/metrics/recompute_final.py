@@ -1,7 +1,7 @@
 """The result on the test split computed again from what `confirm` stored, and compared with what it wrote.
 
 Sources: the features in data/confirmation, the test photos' among them, and in data/reference; compared are all numbers
-of metrics/final.json and metrics/final.csv but those of the photos alone. It opens no picture of the test split.
+of metrics/final.json and metrics/final.csv. It opens no picture of the test split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from loupe.metrics.evaluation_files import CONFIRMED
 from loupe.metrics.image_set import RealPhotos
 from loupe.metrics.image_set_files import read_image_set
 from loupe.metrics.number_comparison import NumberComparison, read_object, read_table
-from loupe.metrics.recompute import Recomputed, changed_files, evaluated_again, files_as_they_are
+from loupe.metrics.recompute import Recomputed, changed_files, evaluated_again, files_as_they_are, photo_numbers
 from loupe.paths import ProjectPaths
 
 MADE_BY = "confirm"
@@ -40,4 +40,5 @@ def recompute_final(paths: ProjectPaths) -> Recomputed:
     rows = tables.final_rows(evaluated, nulls=manifest.nulls, real_scores=manifest.real_scores)
     table = read_table(paths.metrics / "final.csv", made_by=MADE_BY)
     comparison.rows("final.csv", table, rows, tables.FINAL_COLUMNS, named_by=("score",))
+    photo_numbers(comparison, manifest, evaluated, file=f"data/confirmation/{CONFIRMED}")
     return Recomputed(n_numbers=comparison.n_numbers, disagreements=(*changed, *comparison.found))

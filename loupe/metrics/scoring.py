@@ -18,6 +18,7 @@ from loupe.metric_specs import MetricSpec, depends_on_number
 from loupe.metrics.estimates import (
     Estimate,
     Resampling,
+    bounded,
     difference_of_sets,
     first_rows,
     interval_of,
@@ -25,7 +26,6 @@ from loupe.metrics.estimates import (
     mean_estimate,
     mean_of_finite,
     set_estimate,
-    share_of_photos,
     share_of_photos_difference,
     widened_for,
 )
@@ -201,7 +201,7 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     prompts = images.prompt_index()
     kept_PN = prompts != np.arange(len(first_rows(images.cells)))[:, None]
     found = set_estimate(value, of_counts(images, real, kept_PN.astype(np.int64)), images.cells, resampling)
-    return share_of_photos(found, len(real.held_out)) if spec.unit == "share" else found
+    return bounded(found, spec, len(real.held_out))
 
 
 def value_of(images: ImageSet, real: RealPhotos, spec: MetricSpec) -> float:

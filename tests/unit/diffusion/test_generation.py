@@ -1,4 +1,5 @@
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from loupe.diffusion import generation, picture_store, sample_plan, text_vectors
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
 from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from loupe.diffusion.picture_store import PictureOutcome
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.sample_plan import AdapterSource, plan_samples
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures
@@ -152,6 +154,22 @@ def test_the_base_model_draws_without_the_adapter_that_was_on_before(source, tmp
     last = [tmp_path / root / "samples" / "red-8" for root in ("both", "base")]
     assert (last[0] / "0.png").read_bytes() == (last[1] / "0.png").read_bytes()
     assert (last[0] / "0.png").read_bytes() != (last[0] / "2.png").read_bytes()
+
+
+def test_every_part_of_the_model_is_loaded_once_for_all_steps_and_batches(source, tmp_path, monkeypatch):
+    """And every text goes through the text encoder once."""
+    loaded, texts = [], []
+    for module, name in ((generation, "load_unet"), (generation, "load_vae"), (text_vectors, "load_text_encoder")):
+        load = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, _load=load, _name=name, **o: loaded.append(_name) or _load(*a, **o)
+        )
+    embed = text_vectors.embed_texts
+    monkeypatch.setattr(text_vectors, "embed_texts", lambda t, **o: texts.extend(t) or embed(t, **o))
+    manifest = _render(source, tmp_path, [RED, BLUE], seeds_per_prompt=9).manifest
+    assert len(manifest.samples) == 2 * 9 * len(STEPS)
+    assert sorted(loaded) == ["load_text_encoder", "load_unet", "load_vae"]
+    assert sorted(texts) == sorted([RED.text, BLUE.text, ""])
 
 
 def test_the_seeds_of_a_prompt_differ_and_so_do_their_pictures(full_store):
@@ -369,3 +387,22 @@ def test_a_black_picture_keeps_its_file_and_its_reason(source, tmp_path, monkeyp
     assert sample.invalid_reason == "black"
     with Image.open(tmp_path / "samples" / sample.file) as image:
         assert np.asarray(image).mean() < BLACK_BELOW_MEAN
+
+
+def test_the_next_picture_is_drawn_while_the_last_is_being_written(tmp_path, monkeypatch):
+    """The first write waits for the third picture: one after the other it would never come."""
+    third_is_drawn, waited = threading.Event(), []
+
+    def write(item, picture, store, output):
+        waited.append(third_is_drawn.wait(timeout=20))
+        return PictureOutcome(sha256=None, invalid_reason=None)
+
+    def drawn():
+        for place in range(3):
+            if place == 2:
+                third_is_drawn.set()
+            yield place, None
+
+    monkeypatch.setattr(picture_store, "_write_picture", write)
+    assert [item for item, _ in picture_store.keep(drawn(), WorkStore(tmp_path), tmp_path)] == [0, 1, 2]
+    assert waited == [True, True, True]

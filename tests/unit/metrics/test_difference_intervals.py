@@ -9,8 +9,8 @@ import pytest
 
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
-from loupe.metrics.bootstrap import percentile_interval
-from loupe.metrics.estimates import Estimate, Resampling, mean_estimate, resampling_of, set_estimate
+from loupe.metrics.bootstrap import Interval, percentile_interval
+from loupe.metrics.estimates import Estimate, Resampling, bounded, mean_estimate, resampling_of, set_estimate
 from loupe.metrics.frechet import frechet_resamples
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.scoring import StepScores, score_steps
@@ -122,6 +122,26 @@ def test_the_draws_vary_as_the_jackknife_says() -> None:
     draws = set_estimate(2.0, without, cells, resampling).draws
     widening = 2.5706 / 1.95996  # Student's t of five degrees of freedom, for the normal deviate
     assert draws.std() == pytest.approx(np.sqrt(jackknife) * widening, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "lo", "hi"),
+    [("fd_demo", 2.0, 0, 9), ("is_demo", 2.0, 1, 9), ("vendi_demo", 2.0, 1, 9), ("recall_demo", 0.5, 0, 1),
+     ("coverage_demo", 0.5, 0, 1), ("fd_demo", -1e-13, -1e-13, 9), ("kid_demo", 2.0, -3, 9)],
+)  # fmt: skip
+def test_an_interval_holds_no_score_that_there_cannot_be(key: str, value: float, lo: float, hi: float) -> None:
+    """A Fréchet distance of equal sets may be rounded below 0."""
+    found = bounded(Estimate(value, np.zeros(0), Interval(-3.0, 9.0)), METRIC_SPECS[key], 55).interval
+    assert (found.lo, found.hi) == (lo, hi)
+
+
+def test_a_distance_of_pictures_that_differ_widely_is_not_below_zero() -> None:
+    """Three prompts, of which one is like none of the others."""
+    rng, real = np.random.default_rng(0), photos()
+    images = drawn(rng, np.outer([0.0, 0.0, 5.0], np.eye(SIDE)[0]), scale=1.0, shift=0.0)
+    (scores,) = score_steps({0: images}, real, {"fd_demo": SPECS["fd_demo"]}, resampling_of(PROMPTS[:3], 200, rng))
+    assert scores.values["fd_demo"].draws.min() < 0
+    assert scores.values["fd_demo"].interval.lo == 0
 
 
 def saturated(key: str, shift: float) -> list[StepScores]:

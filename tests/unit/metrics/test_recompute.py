@@ -15,6 +15,7 @@ from loupe import cli
 from loupe.errors import PipelineError
 from loupe.metrics.recompute import recompute_scores
 from loupe.paths import ProjectPaths
+from stages.select import select
 from tests.unit.metrics.evaluation_project import Run
 from tests.unit.metrics.small_run import ROOT, inside
 
@@ -158,3 +159,64 @@ def test_rounding_of_another_machine_is_no_disagreement(evaluated: Run) -> None:
 
     rewrite(evaluated.paths.metrics / "checkpoints.csv", change)
     assert recompute_scores(evaluated.paths).disagreements == ()
+
+
+def change_json(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("places", "named"),
+    [
+        (("nulls", "fd_demo", "hi"), "nulls, fd_demo, hi is"),
+        (("real_scores", "clip_gap_demo", "value"), "real_scores, clip_gap_demo, value is"),
+        (("controls", "noise", "cmmd_demo"), "noise, cmmd_demo is"),
+        (("controls", "blank white", "background_ok"), "blank white, background_ok is"),
+        (("controls", "real photos, shuffled captions", "clip_demo"), "real photos, shuffled captions, clip_demo is"),
+    ],
+)
+def test_what_photos_and_controls_score_is_computed_again(
+    evaluated: Run, places: tuple[str, str, str], named: str
+) -> None:
+    def change(content: dict) -> None:
+        section, key, name = places
+        content[section][key][name] += 0.25
+
+    change_json(evaluated.paths.evaluation / "manifest.json", change)
+    (line,) = recompute_scores(evaluated.paths).disagreements
+    assert line.startswith(f"data/evaluation/manifest.json: {named}")
+    assert line.endswith("(differs by 0.25)")
+
+
+def test_a_control_that_moved_is_told(evaluated: Run) -> None:
+    path = evaluated.paths.evaluation / "noise-clip.safetensors"
+    arrays = load_file(path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    arrays["image"] = arrays["image"][::-1].copy()
+    save_file(arrays, path, metadata=metadata)
+    found = recompute_scores(evaluated.paths).disagreements
+    assert found[0] == "data/evaluation/noise-clip.safetensors: changed since the manifest was written"
+    assert any(line.startswith("data/evaluation/manifest.json: noise, clip_demo is") for line in found)
+
+
+def test_the_recommendation_is_made_again(evaluated: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated.stage(select)
+    before = recompute_scores(evaluated.paths).n_numbers
+    verify(evaluated)
+    assert int(capsys.readouterr().out.splitlines()[-1].split()[0]) > before
+
+    def change(content: dict) -> None:
+        content["standings"]["step-000010"]["merit"] += 1
+        content["step"] = 20
+
+    change_json(evaluated.paths.metrics / "selection.json", change)
+    with pytest.raises(SystemExit) as ended:
+        verify(evaluated)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "selection.json: step is 20, recomputed 10" in said
+    assert "selection.json: step-000010, merit is" in said
+    assert "dvc repro --force select" in said

@@ -166,6 +166,14 @@ def test_only_a_clear_loss_of_more_text_than_allowed_fails(allowed: float | None
     assert found.gates_failed.keys() == fails
 
 
+def test_a_loss_of_text_that_one_of_several_has_by_chance_fails_none() -> None:
+    """p = 0.03: clear for one checkpoint, and to be expected of one among six."""
+    draws = np.repeat([-2.0, -0.5], [985, 15])
+    losers = [replace(evidence(step, 90.0), text_gain=Gain(-2.0, draws)) for step in range(10, 70, 10)]
+    assert compare(losers[0]).gates_failed.keys() == {10}
+    assert compare(*losers).gates_failed == {}
+
+
 def test_gates_come_before_the_scores() -> None:
     steps = (
         evidence(10, 95.0, invalid=1),
