@@ -35,7 +35,7 @@ class EvaluateParams(Section):
     in their settings), dinov2, preference:<Hub id or folder>, aesthetic:<Hub id or folder>. `select` looks at the
     first of pictures and the first of pictures and texts."""
     batch_size: PositiveInt
-    """Images per forward pass of an extractor."""
+    """Images that are read together for an extractor, which takes 8 at a time on a CPU and 32 on a GPU."""
     null_draws: Int = Field(ge=2)
     """Random subsets of the train photos, each scored against val: the real-against-real null."""
     bootstrap_draws: Int = Field(ge=100)

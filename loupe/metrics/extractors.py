@@ -31,9 +31,17 @@ DEMO, DEMO_CLIP_ENTRY, INCEPTION = "demo", "demo-clip", "inception"
 EXAMPLES = (DEMO, DEMO_CLIP_ENTRY, INCEPTION, *KINDS)
 """Names of entries, without what may follow their colon."""
 HERE = Path(__file__).parent
+CODE = {
+    "pixel_measures.py": ("background.py", "colour_families.py", "images.py", "pixel_measures.py", "silhouette.py"),
+    "demo_classifier.py": ("networks.py", "images.py", "demo_classifier.py", "classifier.py"),
+    "inception.py": ("networks.py", "images.py", "inception.py"),
+    "clip.py": ("networks.py", "images.py", "clip.py", "clip_settings.py"),
+    "transformer_networks.py": ("networks.py", "images.py", "transformer_networks.py", "transformer_models.py"),
+}
+"""Module that measures -> the modules that decide what it says, which are in the key of what is stored."""
 ROLES_WITH_TEXTS = ("clip", "preference")
-CPU_ROWS = 8
-"""Rows of every call of a network on the CPU: kernels round by batch shape, and evaluate.batch_size changes no bit."""
+ROWS_ON_CPU, ROWS_ON_GPU = 8, 32
+"""Rows of every call of a network: kernels round by batch shape, and evaluate.batch_size changes no bit."""
 
 ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
 """Images (uint8 RGB, equally large) -> arrays with a row per image."""
@@ -177,8 +185,7 @@ def _group(entry: str) -> str:
 
 def pixel_measure_kind() -> str:
     """Return the work store's kind of what is measured from pixels without a network."""
-    code = ("background.py", "colour_families.py", "images.py", "pixel_measures.py", "silhouette.py")
-    return _store_kind("pixels", {}, [HERE / name for name in code], ("numpy", "pillow", "scipy"))
+    return _store_kind("pixels", {}, _code("pixel_measures.py"), ("numpy", "pillow", "scipy"))
 
 
 def _wrong_together(infos: Sequence[ExtractorInfo]) -> list[str]:
@@ -219,31 +226,27 @@ def _extractor(name: str, demo_folder: Path, machine: Machine) -> Extractor:
 
 def _demo_classifier(folder: Path, machine: Machine) -> PictureExtractor:
     info = demo_classifier_info(folder)
-    code = [HERE / name for name in ("networks.py", "images.py", "demo_classifier.py", "classifier.py")]
-    kind = _kind_of(info, machine, [*code, folder / CONFIG], ("torch",))
+    kind = _kind_of(info, machine, _code("demo_classifier.py", folder / CONFIG), ("torch",))
     load = _loader(partial(load_demo_classifier, folder, machine.device), machine)
     return PictureExtractor(info=info, kind=kind, load=load, colours=demo_colours(folder))
 
 
 def _inception(place: str, machine: Machine) -> PictureExtractor:
-    path = find_inception(place)
-    info = inception_info(path)
-    code = [HERE / name for name in ("networks.py", "images.py", "inception.py")]
-    kind = _kind_of(info, machine, code, ("torch", "torch-fidelity"))
+    info = inception_info(path := find_inception(place))
+    kind = _kind_of(info, machine, _code("inception.py"), ("torch", "torch-fidelity"))
     return PictureExtractor(info=info, kind=kind, load=_loader(partial(load_inception, path, machine.device), machine))
 
 
 def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
     info = clip_info(source)
-    code = [HERE / name for name in ("networks.py", "images.py", "clip.py", "clip_settings.py")]
-    libraries = ("torch", "open-clip-torch", "torchvision", "pillow")
-    kind = _kind_of(info, machine, [*code, *source.settings_files], libraries, preprocess=source.preprocess)
+    code, libraries = _code("clip.py", *source.settings_files), ("torch", "open-clip-torch", "torchvision", "pillow")
+    kind = _kind_of(info, machine, code, libraries, preprocess=source.preprocess)
     return TextExtractor(info=info, kind=kind, load=_text_loader(partial(load_clip, source, machine.device), machine))
 
 
 def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
     info = transformer_info(source)
-    code = [HERE / "networks.py", HERE / "images.py", HERE / "transformer_networks.py", *source.settings_files]
+    code = _code("transformer_networks.py", *source.settings_files)
     kind = _kind_of(info, machine, code, ("torch", "transformers", "torchvision", "pillow"))
     if info.role in ROLES_WITH_TEXTS:
         load_both = partial(load_preference_model, source, machine.device)
@@ -265,24 +268,30 @@ def _text_loader(load: Callable[[], ClipNetwork], machine: Machine) -> Callable[
 
 
 def _in_equal_calls(compute: Compute, machine: Machine) -> Compute:
-    """Return the function in calls of CPU_ROWS; as it is where a larger batch is faster."""
-    if machine.device != "cpu":
-        return compute
+    """Return the function in calls of one size; the last one is filled up with copies."""
+    n_rows = _rows(machine)
 
     def equal_calls(items: Sequence[Any]) -> Mapping[str, NDArray]:
-        filled = [*items, *[items[-1]] * (-len(items) % CPU_ROWS)]
-        parts = [compute(filled[start : start + CPU_ROWS]) for start in range(0, len(filled), CPU_ROWS)]
+        filled = [*items, *[items[-1]] * (-len(items) % n_rows)]
+        parts = [compute(filled[start : start + n_rows]) for start in range(0, len(filled), n_rows)]
         return {name: np.concatenate([part[name] for part in parts])[: len(items)] for name in parts[0]}
 
     return equal_calls
+
+
+def _code(start: str, *settings: Path) -> list[Path]:
+    return [*(HERE / name for name in CODE[start]), *settings]
+
+
+def _rows(machine: Machine) -> int:
+    return ROWS_ON_CPU if machine.device == "cpu" else ROWS_ON_GPU
 
 
 def _kind_of(
     info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str], **settings: Any
 ) -> str:
     """Return the store's kind; the extractor's name decides no feature, its role, weights and resize do."""
-    rows = CPU_ROWS if machine.device == "cpu" else None
-    parts = {"info": info.model_dump(), "machine": machine.identity, "rows": rows, **settings}
+    parts = {"info": info.model_dump(), "machine": machine.identity, "rows": _rows(machine), **settings}
     return _store_kind(info.role, parts, code, libraries)
 
 

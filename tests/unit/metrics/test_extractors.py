@@ -188,17 +188,17 @@ def test_a_network_loads_once_per_process(demo: Path) -> None:
 
 def test_batch_size_changes_no_bit_of_what_networks_say(demo: Path) -> None:
     """The network itself rounds by the number of rows: only calls of one size say the same about a picture."""
-    sizes: list[int] = []
+    for machine, n_rows in ((CPU, extractors.ROWS_ON_CPU), (Machine("cuda", "cuda H"), extractors.ROWS_ON_GPU)):
+        sizes: list[int] = []
 
-    def compute(items: Sequence[float]) -> dict[str, np.ndarray]:
-        sizes.append(len(items))
-        return {"value": np.array(items)[:, None]}
+        def compute(items: Sequence[float], sizes: list[int] = sizes) -> dict[str, np.ndarray]:
+            sizes.append(len(items))
+            return {"value": np.array(items)[:, None]}
 
-    in_equal_calls = extractors._in_equal_calls(compute, CPU)
-    assert in_equal_calls(list(range(11)))["value"].ravel().tolist() == list(range(11))
-    assert in_equal_calls([5])["value"].tolist() == [[5]]
-    assert set(sizes) == {extractors.CPU_ROWS}
-    assert extractors._in_equal_calls(compute, Machine("cuda", "cuda H")) is compute
+        in_equal_calls = extractors._in_equal_calls(compute, machine)
+        assert in_equal_calls(list(range(41)))["value"].ravel().tolist() == list(range(41))
+        assert in_equal_calls([5])["value"].tolist() == [[5]]
+        assert set(sizes) == {n_rows}
 
     classifier, clip = resolve_extractors(("demo", "demo-clip"), demo_folder=demo, machine=CPU).members
     texts = [f"a {'very ' * i}red shoe" for i in range(20)]
