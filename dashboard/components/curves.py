@@ -65,7 +65,7 @@ def loss_chart(curve: Sequence[TrainRow], checkpoints: Sequence[CheckpointInfo])
 
 def reference_key(column: MetricColumn) -> str:
     """Return the legend of a metric's chart in words."""
-    parts = ["bars: 95 % interval"]
+    parts = [] if column.spec.level == "training" else ["bars: 95 % interval"]
     if column.null:
         parts.append("grey band: null, real against real")
     elif column.real is not None:

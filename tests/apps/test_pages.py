@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.components.curves import reference_key
+from loupe.metric_specs import METRIC_SPECS, VALIDATION_LOSS
+from loupe.run_scores import MetricColumn
 from tests.apps.page_driver import html_of, open_page
 from tests.run_fixture import NASTY, Shape, complete_run, write_selection
 
@@ -46,6 +49,13 @@ def test_what_is_missing_comes_with_the_next_command(
     html = html_of(open_page(monkeypatch, runs[kind]))
     assert sentence in html
     assert "<code>dvc repro</code>" in html
+
+
+def test_a_chart_promises_bars_only_where_values_have_intervals() -> None:
+    """The validation loss has an interval of its difference to base alone."""
+    of = {"extractor": None, "null": None, "real": None, "target": None}
+    assert reference_key(MetricColumn(METRIC_SPECS["fd_demo"], **of)) == "bars: 95 % interval"
+    assert reference_key(MetricColumn(VALIDATION_LOSS, **of)) == ""
 
 
 def test_the_table_holds_score_interval_difference_null_target_extractor_and_count(
