@@ -115,19 +115,16 @@ def _scores(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
 
 
 def _verify(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
-    from loupe.metrics.recompute import disagreement_message, recompute_scores, recompute_selection
-    from loupe.metrics.recompute_final import recompute_final
+    from loupe.verification import verify_results
 
     del options
-    done = {"evaluate": recompute_scores(paths)}
-    if (paths.metrics / "selection.json").is_file():
-        done["select"] = recompute_selection(paths, params.select)
-    if (paths.metrics / "final.json").is_file():
-        done["confirm"] = recompute_final(paths)
-    if wrong := [disagreement_message(of, made_by=stage) for stage, of in done.items() if of.disagreements]:
-        raise PipelineError("\n".join(wrong))
-    count = sum(of.n_numbers for of in done.values())
-    print(f"{count} numbers in metrics/ agree with what the stored features and per_image.csv give")
+    verified = verify_results(paths, params)
+    if verified.problems:
+        raise PipelineError("\n".join(verified.problems))
+    for line in verified.left_out:
+        print(f"not compared: {line}")
+    places = "metrics/ and in the manifests of data/"
+    print(f"{verified.n_numbers} numbers in {places} agree with what the stored features and per_image.csv give")
 
 
 def _report(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:

@@ -35,7 +35,8 @@ class EvaluateParams(Section):
     in their settings), dinov2, preference:<Hub id or folder>, aesthetic:<Hub id or folder>. `select` looks at the
     first of pictures and the first of pictures and texts."""
     batch_size: PositiveInt
-    """Images that are read together for an extractor, which takes 8 at a time on a CPU and 32 on a GPU."""
+    """Images that are read together for an extractor, which takes 8 at a time on a CPU and 32 on a GPU: multiples of
+    that leave none of them empty."""
     null_draws: Int = Field(ge=2)
     """Random subsets of the train photos, each scored against val: the real-against-real null."""
     bootstrap_draws: Int = Field(ge=100)

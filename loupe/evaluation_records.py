@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Record(BaseModel):
@@ -52,12 +52,12 @@ class RealScore(_Record):
 class PhotoDraws(_Record):
     """How nulls and the photos' own scores were drawn: enough to draw them again."""
 
-    n_generated: int
+    n_generated: int = Field(ge=1)
     """Pictures of each checkpoint."""
-    n_prompts: int
-    n_draws: int
-    seed: int
-    stream: int
+    n_prompts: int = Field(ge=1)
+    n_draws: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    stream: int = Field(ge=0)
     """Of random numbers, for the nulls; the photos' own scores have the next one."""
 
 

@@ -69,6 +69,10 @@ def experiments(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
             f"DVC cannot list the experiments: {said}. They need a git repository with at least one commit, owned by "
             f"the user who runs this server.{'' if _repository(root) else MAKE_ONE}"
         ) from None
+    except FileNotFoundError:
+        raise PipelineError(
+            "DVC cannot list the experiments while a trial's folder is set up or taken away. Look again in a moment."
+        ) from None
     found: list[Experiment] = []
     baseline: Experiment | None = None
     for row in rows:

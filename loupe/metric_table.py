@@ -50,6 +50,8 @@ class MetricSpec:
     """Whether only the demo's network can compute it."""
     needs_classes: bool = False
     """Whether it needs the extractor's class probabilities, not its features alone."""
+    by_prompt: bool = False
+    """Level image only: whether all pictures of a prompt have one value, of them together."""
     needs: str = "a valid picture"
     """Level image only: what a picture must have for a value, as the reason where none has one."""
     resamples: str | None = None
@@ -190,8 +192,8 @@ _TEXT_AND_COLOUR = (
         key="colour_ratio", label="Colour up to real", better="higher", unit="share", extractor="pixels",
         criterion="colour", headline=True, needs="prompts that ask for a colour, and train photos of one",
         meaning="How much of the asked colour the product of a prompt's pictures has, divided by what real photos of "
-        "that colour have; 1 is as much as they or more, for an evenly painted product is no better than a real one.",
-        **_image("colour:colour_ratios", "colour_ratio"),
+        "that colour have; 1 is as much as they or more, so that an evenly painted product gains nothing beyond.",
+        by_prompt=True, **_image("colour:colour_ratios", "colour_ratio"),
     ),
     MetricSpec(
         key="colour_share", label="Colour by pixels", better="higher", unit="share", extractor="pixels",

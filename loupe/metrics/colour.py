@@ -2,7 +2,7 @@
 
 The two see different things: the classifier names the product's colour as a person would, the pixels count shadows and
 highlights too. Each has its ceiling in the real photos' own value, which a product painted evenly exceeds: what counts
-when a checkpoint is chosen stops there.
+when a checkpoint is chosen stops there, prompt by prompt.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def colour_ratios(images: ImageSet, real: RealPhotos) -> Array:
     """Return [N] in [0, 1]: the mean `colour_shares` of the pictures of an image's prompt, in parts of that of photos.
 
     Photos are the train photos of the asked family that show a product, of all families where fewer than five do. More
-    than they have counts as 1. NaN where no colour is asked for, or where the photos have nothing of theirs.
+    than they have counts as 1; by chance some prompts have less, so photos in groups as large score below 1 (the null
+    says how far) and even paint 1. NaN where no colour is asked for, or where the photos have nothing of theirs.
     """
     aims, asked, shares = _shares_of_families(real.train), images.array(ASKED_FAMILY), colour_shares(images, real)
     values = np.full(len(images), np.nan)

@@ -50,7 +50,7 @@ def control_sets(
             for (prompt, index), picture in zip(asked, pictures, strict=True)
         ]
         sets[name], _ = measure_images(rows, extractors, store, batch_size=batch_size, what=f"control: {name}")
-    return {**sets, SHUFFLED: _with_other_captions(real.held_out, rng)}
+    return {**sets, SHUFFLED: as_prompts(_with_other_captions(real.held_out, rng), manifest.seeds_per_prompt)}
 
 
 def control_scores(
@@ -71,13 +71,13 @@ def control_scores(
 
 
 def _with_other_captions(photos: ImageSet, rng: np.random.Generator) -> ImageSet:
-    """Return the photos, each with another one's caption in the eyes of every extractor; prompts as in `as_prompts`."""
+    """Return the photos, each with another one's caption in the eyes of every extractor."""
     order = rng.permutation(len(photos))
     follower = np.empty_like(order)
     follower[order] = np.roll(order, -1)  # one cycle through all photos: none keeps its own caption
     of_caption = {name.partition(".")[2] for name in (CLIP_TEXT, ASKED_COLOUR, ASKED_FAMILY)}
     moved = {n: array[follower] for n, array in photos.arrays.items() if n.partition(".")[2] in of_caption}
-    return as_prompts(ImageSet(cells=photos.cells, arrays={**photos.arrays, **moved}))
+    return ImageSet(cells=photos.cells, arrays={**photos.arrays, **moved})
 
 
 def _noise(seed: int, size_px: tuple[int, int]) -> MadeImage:

@@ -74,9 +74,9 @@ def mean_estimate(values_N: Array, cells: Cells, spec: MetricSpec, resampling: R
     """
     value, draws, interval = _mean(values_N, cells, spec.needs, resampling)
     if interval is not None and spec.unit == "share":
-        finite = values_N[np.isfinite(values_N)]
-        if _are_answers(finite):
-            interval = covering(interval, wilson_interval(value, len(finite)))
+        answers = values_N[_answering_rows(values_N, cells, spec)]
+        if _are_answers(answers):
+            interval = covering(interval, wilson_interval(value, len(answers)))
         interval = within(interval, 0.0, 1.0)
     return Estimate(value, draws, interval, cells=tuple(cells), values=values_N)
 
@@ -95,7 +95,7 @@ def mean_difference(
     differences = a.values - values_b
     value, draws, interval = _mean(differences, a.cells, "a picture with a value on both sides", resampling)
     if interval is not None and spec.unit == "share":
-        both = np.isfinite(differences)
+        both = _answering_rows(differences, a.cells, spec)
         if _are_answers(a.values[both], values_b[both]) and not same_pictures:
             interval = covering(interval, paired_share_interval(a.values[both], values_b[both]))
         interval = within(interval, -1.0, 1.0)
@@ -148,11 +148,13 @@ def set_estimate(value: float, without_P: Array, cells: Cells, resampling: Resam
     leaves out value and truth. So each draw takes a prompt for what the score loses without it: a mean has just the
     draws of its bootstrap, and the variance is the jackknife's, which on average is not too small (Efron & Stein 1981,
     The Jackknife Estimate of Variance, Annals of Statistics 9, 586-596). The interval is of the score at this number of
-    pictures, the bias of which it keeps.
+    pictures, the bias of which it keeps. It takes prompts for chosen at random: where they are spread over the colours,
+    as captions are for `generate`, other prompts would be as well, and it errs on the wide side, of values by much.
     """
     n = len(without_P)
     counts_RP = resampling.counts_of([cells[row] for row in first_rows(cells)])
-    draws = widened_for(value - (n - 1) / n * ((counts_RP - 1) @ (without_P - value)), cells)
+    # About their own mean: where prompts are missing, resamples have not as many of the others as there are.
+    draws = widened_for(value - (n - 1) / n * ((counts_RP - 1) @ (without_P - without_P.mean())), cells)
     return Estimate(value, draws, interval_of(draws, cells), cells=tuple(cells))
 
 
@@ -182,6 +184,12 @@ def mean_of_finite(values_N: Array, needs: str) -> float:
     if not np.isfinite(values_N).any():
         raise TooFewImagesError(f"no image has a value; it needs {needs}")
     return float(np.nanmean(values_N))
+
+
+def _answering_rows(values_N: Array, cells: Cells, spec: MetricSpec) -> list[int]:
+    """Return the rows that answer for themselves: those with a value, one of each prompt where they share it."""
+    rows = np.flatnonzero(np.isfinite(values_N)).tolist()
+    return [rows[place] for place in first_rows([cells[row] for row in rows])] if spec.by_prompt else rows
 
 
 def _are_answers(*values: Array) -> bool:

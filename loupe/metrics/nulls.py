@@ -48,7 +48,7 @@ def real_nulls(
     A text-image gap is of `n_prompts` photos, spread over the colours.
     """
     n_a = min(n_generated, len(real.train))
-    photos = as_prompts(real.train)
+    photos, n_seeds = real.train, max(1, n_generated // n_prompts)
     subsets = _subsets(photos, n_a, n_draws, rng)
     nulls, drawn = {}, {}
     for key, spec in specs.items():
@@ -64,7 +64,7 @@ def real_nulls(
     others = {key: spec for key, spec in drawn.items() if key not in gaps}
     like_prompts = _subsets_like_prompts(photos, n_prompts, n_draws, rng)
     for chosen, of_specs in ((subsets, others), (like_prompts, gaps)):
-        for key, values in _values_of_subsets(photos, chosen, real, of_specs).items():
+        for key, values in _values_of_subsets(photos, chosen, real, of_specs, n_seeds=n_seeds).items():
             lo, hi = np.percentile(values, [2.5, 97.5])
             mean, n_b = float(np.mean(values)), len(real.held_out) if specs[key].against_real else 0
             nulls[key] = Null(mean=mean, lo=float(lo), hi=float(hi), n_a=len(chosen[0]), n_b=n_b, n_draws=len(chosen))
@@ -87,7 +87,7 @@ def real_scores(
     loupe/metric_specs.py takes the null's photos instead. A text-image gap is the mean over subsets of `n_prompts`
     photos, spread over the colours.
     """
-    photos = as_prompts(real.held_out)
+    photos, n_seeds = real.held_out, max(1, n_generated // n_prompts)
     alone = {key: spec for key, spec in specs.items() if not spec.against_real}
     chosen = {
         "image": [np.arange(len(photos))],
@@ -98,15 +98,22 @@ def real_scores(
     found = {}
     for kind, subsets in chosen.items():
         of_kind = {key: spec for key, spec in alone.items() if kinds[key] == kind}
-        for key, values in _values_of_subsets(photos, subsets, real, of_kind).items():
+        for key, values in _values_of_subsets(photos, subsets, real, of_kind, n_seeds=n_seeds).items():
             found[key] = RealScore(value=float(np.mean(values)), n=len(subsets[0]))
     return {key: found[key] for key in alone if key in found}
 
 
-def as_prompts(photos: ImageSet) -> ImageSet:
-    """Return the photos with their colour family as prompt, so that diversity within a prompt can be asked of them."""
-    cells = tuple((f"family {family}", row) for row, family in enumerate(photos.array(ASKED_FAMILY)))
-    return ImageSet(cells=cells, arrays=photos.arrays)
+def as_prompts(photos: ImageSet, n_seeds: int) -> ImageSet:
+    """Return the photos as pictures of prompts: `n_seeds` of one colour family are a prompt's, in their order.
+
+    So what is asked of the pictures of a prompt together can be asked of photos, of as many.
+    """
+    seen: dict[int, int] = {}
+    cells = []
+    for family in photos.array(ASKED_FAMILY).tolist():
+        place = seen[family] = seen.get(family, -1) + 1
+        cells.append((f"family {family}, {place // n_seeds}", place % n_seeds))
+    return ImageSet(cells=tuple(cells), arrays=photos.arrays)
 
 
 def _subsets(photos: ImageSet, n: int, n_draws: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -137,14 +144,19 @@ def _subsets_like_prompts(
 
 
 def _values_of_subsets(
-    photos: ImageSet, subsets: Sequence[NDArray[np.int64]], real: RealPhotos, specs: Mapping[str, MetricSpec]
+    photos: ImageSet,
+    subsets: Sequence[NDArray[np.int64]],
+    real: RealPhotos,
+    specs: Mapping[str, MetricSpec],
+    *,
+    n_seeds: int,
 ) -> dict[str, list[float]]:
     """Return the values of those metrics that every subset has; only one subset is in memory at a time."""
     values: dict[str, list[float]] = {key: [] for key in specs}
     for rows in subsets:
         if not values:
             break
-        subset = photos.rows(rows)
+        subset = as_prompts(photos.rows(rows), n_seeds)
         for key in list(values):
             try:
                 values[key].append(value_of(subset, real, specs[key]))

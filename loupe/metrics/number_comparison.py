@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loupe.errors import PipelineError
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-7
@@ -56,6 +59,14 @@ class NumberComparison:
                     f"{file}: {place}{name} is {_shown(before)}, recomputed {_shown(now)}{_by(before, now)}"
                 )
 
+    def arrays(self, place: str, written: NDArray | None, again: NDArray) -> None:
+        """Compare two arrays, which count as no numbers of a file; NaN is NaN."""
+        if written is None or written.shape != again.shape:
+            self.found.append(f"{place} are {'absent' if written is None else 'not as many'}, recomputed {again.size}")
+        elif not np.allclose(written, again, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True):
+            apart = float(np.nanmax(np.abs(written - again), initial=0.0))
+            self.found.append(f"{place} are others when recomputed (they differ by up to {apart:.3g})")
+
 
 def read_table(path: Path, *, made_by: str) -> list[dict[str, str]]:
     """Return the rows of a CSV file as text; PipelineError when it is absent or no such file."""
@@ -71,11 +82,14 @@ def read_table(path: Path, *, made_by: str) -> list[dict[str, str]]:
 def read_object(path: Path, *, made_by: str) -> dict[str, Any]:
     """Return the content of a JSON file; PipelineError when it is absent or no such file."""
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
     except FileNotFoundError:
         raise PipelineError(f"{path} is not there. Run: dvc repro {made_by}") from None
     except ValueError as error:
         raise PipelineError(f"{path} cannot be read: {error}. Make it anew: dvc repro --force {made_by}") from None
+    return content
 
 
 def _name(row: Row, named_by: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Every score of a run computed again from what it stored, and compared with what it wrote. It runs no network.
 
 Sources: the features in data/evaluation and data/reference, the resamples, and per_image.csv; compared are all numbers
-of checkpoints.csv, per_image.csv, overfitting.csv and summary.json, of what real photos and controls score, and of the
-recommendation. It writes nothing.
+of checkpoints.csv, per_image.csv, overfitting.csv and summary.json, what real photos and controls score, the draws that
+claims are made from, and the recommendation. It writes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from loupe.atomic_io import read_record, sha256_file
 from loupe.errors import PipelineError, problems_message
 from loupe.evaluate_params import SelectParams
-from loupe.evaluation_records import EvaluationManifest, ReferenceManifest, Standing
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest, Selection, Standing
 from loupe.metric_specs import applicable_specs, checkpoint_columns
 from loupe.metrics import overfitting, tables
 from loupe.metrics.controls import FILES, control_scores
@@ -31,9 +31,11 @@ from loupe.metrics.nulls import photo_scores
 from loupe.metrics.number_comparison import NumberComparison, Row, number_or_text, read_object, read_table
 from loupe.metrics.recommendation import recommend
 from loupe.metrics.samples import marked_unreadable
+from loupe.metrics.scoring import draws_by_name
 from loupe.paths import ProjectPaths, step_name
 from loupe.records import SamplesManifest
 
+MANIFEST = "data/evaluation/manifest.json"
 MOST_SHOWN = 40
 """Disagreements that are worth printing: one changed feature moves every score of its checkpoint."""
 
@@ -83,19 +85,20 @@ def recompute_scores(paths: ProjectPaths) -> Recomputed:
     summary = tables.summary(evaluated, manifest.nulls)
     shown = read_object(paths.metrics / "summary.json", made_by="evaluate")
     comparison.cells("summary.json", "", shown, summary, tuple(summary))
-    photo_numbers(comparison, manifest, evaluated, file="data/evaluation/manifest.json")
+    draw_numbers(comparison, manifest, evaluated, paths.evaluation, made_by="evaluate")
+    manifest_numbers(comparison, manifest, evaluated, file=MANIFEST)
     _control_numbers(comparison, manifest, evaluated, paths.evaluation)
     return Recomputed(n_numbers=comparison.n_numbers, disagreements=(*changed, *comparison.found))
 
 
 def recompute_selection(paths: ProjectPaths, settings: SelectParams) -> Recomputed:
     """Apply the rule again; PipelineError when something that is needed is not there or cannot be read."""
-    written = read_object(paths.metrics / "selection.json", made_by="select")
+    written = read_record(paths.metrics / "selection.json", Selection, made_by="select").model_dump(mode="json")
     again = recommend(paths, settings).model_dump(mode="json")
     comparison = NumberComparison()
-    standings, of_file = again.pop("standings"), written.pop("standings", {})
+    standings, of_file = again.pop("standings"), written.pop("standings")
     for part in ("criteria", "gates_failed"):
-        before, now = written.pop(part, {}), again.pop(part)
+        before, now = written.pop(part), again.pop(part)
         comparison.cells("selection.json", f"{part}, ", before, now, tuple(before))
     comparison.cells("selection.json", "", written, again, tuple(again))
     columns = tuple(Standing.model_fields)
@@ -104,11 +107,26 @@ def recompute_selection(paths: ProjectPaths, settings: SelectParams) -> Recomput
     return Recomputed(n_numbers=comparison.n_numbers, disagreements=tuple(comparison.found))
 
 
-def photo_numbers(
+def draw_numbers(
+    comparison: NumberComparison, manifest: EvaluationManifest, evaluated: Evaluated, folder: Path, *, made_by: str
+) -> None:
+    """Compare the draws of every score and difference, which `select` makes its claims from."""
+    files = files_as_they_are(folder, manifest.files)
+    written, _ = read_arrays(folder, RESAMPLES, files[RESAMPLES], made_by=made_by)
+    for name, draws in draws_by_name(evaluated.scores).items():
+        comparison.arrays(f"{folder.name}/{RESAMPLES}: the draws of {name}", written.get(name), draws)
+
+
+def manifest_numbers(
     comparison: NumberComparison, manifest: EvaluationManifest, evaluated: Evaluated, *, file: str
 ) -> None:
-    """Compare the nulls and the photos' own scores of a manifest, where it says how they were drawn."""
+    """Compare what a manifest says of the scores, and the nulls and the photos' own scores in it."""
+    of_scores = {"best_steps": evaluated.best_steps, "absent": evaluated.absent}
+    for name, now in of_scores.items():
+        before = getattr(manifest, name)
+        comparison.cells(file, f"{name}, ", before, now, tuple(before))
     if manifest.photo_draws is None:
+        comparison.found.append(f"{file}: it does not say how the nulls were drawn")
         return
     again = photo_scores(evaluated.real, evaluated.specs, manifest.photo_draws)
     for name, written in (("nulls", manifest.nulls), ("real_scores", manifest.real_scores)):
@@ -122,9 +140,11 @@ def _control_numbers(
     comparison: NumberComparison, manifest: EvaluationManifest, evaluated: Evaluated, folder: Path
 ) -> None:
     files = files_as_they_are(folder, manifest.files)
-    sets = {name: read_image_set(folder, FILES[name], files, made_by="evaluate") for name in manifest.controls}
-    for name, again in control_scores(sets, evaluated.real, evaluated.specs).items():
-        comparison.cells("data/evaluation/manifest.json", f"{name}, ", manifest.controls[name], again, tuple(again))
+    sets = {name: read_image_set(folder, file, files, made_by="evaluate") for name, file in FILES.items()}
+    again = control_scores(sets, evaluated.real, evaluated.specs)
+    for name in dict.fromkeys((*manifest.controls, *again)):
+        before = manifest.controls.get(name, {})
+        comparison.cells(MANIFEST, f"{name}, ", before, again.get(name, {}), tuple(before))
 
 
 def disagreement_message(done: Recomputed, *, made_by: str) -> str:

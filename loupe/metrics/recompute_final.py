@@ -7,13 +7,20 @@ of metrics/final.json and metrics/final.csv. It opens no picture of the test spl
 from __future__ import annotations
 
 from loupe.atomic_io import read_record
-from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
+from loupe.evaluation_records import EvaluationManifest, ReferenceManifest, Selection
 from loupe.metrics import tables
 from loupe.metrics.evaluation_files import CONFIRMED
 from loupe.metrics.image_set import RealPhotos
 from loupe.metrics.image_set_files import read_image_set
 from loupe.metrics.number_comparison import NumberComparison, read_object, read_table
-from loupe.metrics.recompute import Recomputed, changed_files, evaluated_again, files_as_they_are, photo_numbers
+from loupe.metrics.recompute import (
+    Recomputed,
+    changed_files,
+    draw_numbers,
+    evaluated_again,
+    files_as_they_are,
+    manifest_numbers,
+)
 from loupe.paths import ProjectPaths
 
 MADE_BY = "confirm"
@@ -35,10 +42,12 @@ def recompute_final(paths: ProjectPaths) -> Recomputed:
     evaluated = evaluated_again(folder, folder, manifest, real, aims=None, made_by=MADE_BY)
     comparison = NumberComparison()
     written = read_object(paths.metrics / "final.json", made_by=MADE_BY)
-    again = tables.final(evaluated, manifest.extractors, verdict=str(written.get("verdict")))
+    selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
+    again = tables.final(evaluated, manifest.extractors, verdict=selection.verdict) | {"step": selection.step}
     comparison.cells("final.json", "", written, again, tuple(again))
     rows = tables.final_rows(evaluated, nulls=manifest.nulls, real_scores=manifest.real_scores)
     table = read_table(paths.metrics / "final.csv", made_by=MADE_BY)
     comparison.rows("final.csv", table, rows, tables.FINAL_COLUMNS, named_by=("score",))
-    photo_numbers(comparison, manifest, evaluated, file=f"data/confirmation/{CONFIRMED}")
+    draw_numbers(comparison, manifest, evaluated, folder, made_by=MADE_BY)
+    manifest_numbers(comparison, manifest, evaluated, file=f"data/confirmation/{CONFIRMED}")
     return Recomputed(n_numbers=comparison.n_numbers, disagreements=(*changed, *comparison.found))

@@ -1,7 +1,7 @@
 """Intervals of shares of yes-or-no answers, which have width where all answers are alike, as no resample has.
 
-Pictures count as independent answers here; that those of a prompt are alike is what the interval by prompt says, and
-the one that is shown covers both.
+Pictures (or photos, of which a share is covered) count as independent answers here; that those of a prompt are alike is
+what the interval by prompt says, and the one that is shown covers both.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ WIDEST_OFFSET = 0.125
 train photos where they are less centred."""
 NO_PRODUCT = 1.0
 """The offset of a picture that shows none; that of a product is at most half a diagonal, 0.71."""
+NO_BACKGROUND = 0.95
+"""Where this share of a picture counts as product, no white background was found. Garments fill up to half."""
 ERODED_SHARE = 1 / 112
 """Of the side: pixels this near to the outline mix with the background."""
 EVERY_NEIGHBOUR = np.ones((3, 3), dtype=bool)
@@ -67,39 +69,42 @@ def centred(images: ImageSet, real: RealPhotos) -> Array:
 
 
 def centring_findings(real: RealPhotos) -> Iterator[str]:
-    """Yield a sentence for each way in which the photos have widened the band."""
+    """Yield a sentence for each way in which the photos have moved the band."""
+    if not _shows_product(real).any():
+        yield "no train photo shows a product on a white background: what is centred goes by shoes of a catalogue"
     widest = _widest(real)
     if widest > WIDEST_OFFSET:
         yield f"pictures pass as centred up to {widest:.1%} of the side off the middle: the train photos lie as far off"
     if (fullest := _fullest(real)) is not None:
         yield (
             f"pictures pass as centred though the product reaches the border, where it fills at most {fullest:.0%} of "
-            f"the picture: that of {_touching(real):.0%} of the train photos reaches it"
+            f"the picture: that of {_touching(real).mean():.0%} of the train photos reaches it"
         )
 
 
 def _widest(real: RealPhotos) -> float:
-    offsets = _of_products(real, CENTRE_OFFSET)
+    offsets = real.train.array(CENTRE_OFFSET)[_shows_product(real)]
     return max(WIDEST_OFFSET, float(np.percentile(without_strays(offsets), 99))) if len(offsets) else WIDEST_OFFSET
 
 
 def _fullest(real: RealPhotos) -> float | None:
     """Return the share of a picture that a product at its border may fill; None where it may not reach the border."""
-    if _touching(real) <= STRAY_FROM:
+    touching = _touching(real)
+    if not len(touching) or touching.mean() <= STRAY_FROM:
         return None
-    return float(np.percentile(without_strays(_of_products(real, FOREGROUND_SHARE)), 99))
+    fills = real.train.array(FOREGROUND_SHARE)[_shows_product(real)][touching]
+    return float(np.percentile(without_strays(fills), 99))
 
 
-def _touching(real: RealPhotos) -> float:
-    """Return the share of the train photos with a product whose product reaches the border; 0 where there is none."""
-    touching = _of_products(real, TOUCHES_BORDER)
-    return float(touching.mean()) if len(touching) else 0.0
+def _touching(real: RealPhotos) -> NDArray[np.bool_]:
+    """Return for each photo that shows a product whether it reaches the border."""
+    return real.train.array(TOUCHES_BORDER)[_shows_product(real)] > 0
 
 
-def _of_products(real: RealPhotos, name: str) -> Array:
-    """Return a measure of those train photos that show a product on white: neither nothing nor all of it is product."""
+def _shows_product(real: RealPhotos) -> NDArray[np.bool_]:
+    """Return for each train photo whether it shows a product on white: neither nothing nor nearly all is product."""
     share = real.train.array(FOREGROUND_SHARE)
-    return real.train.array(name)[(share > 0) & (share < 1)]
+    return (share > 0) & (share < NO_BACKGROUND)
 
 
 def single_objects(images: ImageSet, real: RealPhotos) -> Array:

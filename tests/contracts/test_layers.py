@@ -52,7 +52,7 @@ L1 = tuple(
         "wording",
     )
 )
-TOP = tuple(f"loupe/{n}.py" for n in ("cli", "preflight", "preflight_trial"))
+TOP = tuple(f"loupe/{n}.py" for n in ("cli", "preflight", "preflight_trial", "verification"))
 STAGES = sorted(f.stem for f in (ROOT / "stages").glob("*.py") if f.stem != "__init__")
 
 

@@ -163,3 +163,12 @@ def test_the_signature_changes_with_commits_trials_and_scores_and_with_nothing_e
         change()
         seen.append(experiments_signature(copy))
     assert len(set(seen)) == 5
+
+
+def test_a_trial_that_goes_while_dvc_looks_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(**options: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", ".dvc/tmp/exps/tmp2ksf9x8d")
+
+    monkeypatch.setattr("dvc.api.exp_show", gone)
+    with pytest.raises(PipelineError, match=r"taken away\. Look again in a moment"):
+        experiments(two_commits(tmp_path), max_commits=1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics.colour import colour_in_top_two, colour_matches, colour_ratios, colour_shares
 from loupe.metrics.colour_families import FAMILIES
+from loupe.metrics.estimates import mean_difference, mean_estimate, resampling_of
 from loupe.metrics.image_set import (
     ASKED_COLOUR,
     ASKED_FAMILY,
@@ -96,3 +98,24 @@ def test_photos_that_show_no_product_are_no_measure_of_a_colour() -> None:
     assert colour_ratios(of_families([RED], [0.2]), real_photos(image_set(55, **arrays))).tolist() == [0.5]
     assert np.isnan(colour_ratios(of_families([RED], [0.2]), real_photos(unseen))).all()
     assert np.isnan(colour_ratios(of_families([RED], [0.2]), real_photos(of_families([-1], [0.0])))).all()
+
+
+def test_a_colour_that_photos_of_it_do_not_show_is_no_measure() -> None:
+    """Of grey shoes whose pixels are all seen as black nothing can be asked."""
+    real = real_photos(of_families([RED] * 5 + [BLACK] * 5, [0.0] * 5 + [0.8] * 5))
+    values = colour_ratios(of_families([RED, BLACK], [0.3, 0.4]), real)
+    assert np.isnan(values[0])
+    assert values[1] == 0.5
+
+
+def test_the_evidence_of_a_prompt_is_one_however_many_pictures_it_has() -> None:
+    """All pictures of a prompt have one value: four prompts at 1 say as much with 64 pictures each as with one."""
+    spec, found = METRIC_SPECS["colour_ratio"], {}
+    for seeds in (1, 64):
+        cells = tuple((f"p{i // seeds}", i % seeds) for i in range(4 * seeds))
+        resampling = resampling_of(tuple(f"p{i}" for i in range(4)), 100, np.random.default_rng(0))
+        own = mean_estimate(np.ones(len(cells)), cells, spec, resampling)
+        interval = mean_difference(own, own, spec, resampling).interval
+        found[seeds] = (own.interval.lo, own.interval.hi, interval.lo, interval.hi)
+    assert found[1] == found[64]
+    assert found[1][0] < 0.6

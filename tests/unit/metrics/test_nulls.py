@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 
 from loupe.diffusion.prompts import caption_prompts
+from loupe.evaluation_records import PhotoDraws
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
+from loupe.metrics.colour_families import FAMILIES
 from loupe.metrics.estimates import resampling_of
 from loupe.metrics.evaluation import aims_of
-from loupe.metrics.image_set import ImageSet, RealPhotos
-from loupe.metrics.nulls import real_nulls, real_scores
+from loupe.metrics.image_set import ASKED_FAMILY, COLOUR_SHARES, FOREGROUND_SHARE, ImageSet, RealPhotos
+from loupe.metrics.nulls import as_prompts, photo_scores, real_nulls, real_scores
 from loupe.metrics.scoring import score_steps, value_of
 from loupe.records import CaptionRecord
 from tests.unit.metrics.drawn_sets import PROMPTS, REAL, SPECS, images
+from tests.unit.metrics.image_sets import image_set
 
 RESAMPLING = resampling_of(PROMPTS, 200, np.random.default_rng(0))
 
 
 def nulls(train: ImageSet, n_generated: int):
     real = RealPhotos(train=train, held_out=REAL.held_out)
-    return real_nulls(real, SPECS, n_generated=n_generated, n_prompts=8, n_draws=40, rng=np.random.default_rng(0))
+    return real_nulls(real, SPECS, n_generated=n_generated, n_prompts=5, n_draws=40, rng=np.random.default_rng(0))
 
 
 def test_null_is_real_against_real_at_the_n_in_use() -> None:
@@ -72,12 +75,12 @@ def test_only_one_subset_of_the_photos_is_in_memory_at_a_time(monkeypatch: pytes
 
     monkeypatch.setattr(ImageSet, "rows", watched_rows)
     assert set(nulls(images(22), 10)) == set(SPECS)
-    real_scores(REAL, SPECS, n_generated=10, n_prompts=8, n_draws=20, rng=np.random.default_rng(0))
+    real_scores(REAL, SPECS, n_generated=10, n_prompts=5, n_draws=20, rng=np.random.default_rng(0))
     assert len(alive) == 40 + 1 + 20
 
 
 def test_real_scores_are_those_of_val_photos() -> None:
-    found = real_scores(REAL, SPECS, n_generated=10, n_prompts=8, n_draws=20, rng=np.random.default_rng(0))
+    found = real_scores(REAL, SPECS, n_generated=10, n_prompts=5, n_draws=20, rng=np.random.default_rng(0))
     (alone,) = score_steps({0: REAL.held_out}, REAL, SPECS, RESAMPLING)
     assert set(found) == {
         "clip_demo", "colour_demo", "background_ok", "memor_share_demo", "diversity_ratio_demo", "vendi_demo", "is_demo"
@@ -103,6 +106,41 @@ def test_the_aim_of_a_set_is_that_of_as_many_photos_as_pictures_and_of_a_mean_th
     few = real_scores(real, SPECS, n_generated=20, n_prompts=8, n_draws=20, rng=np.random.default_rng(0))
     same = real_nulls(real, SPECS, n_generated=20, n_prompts=8, n_draws=20, rng=np.random.default_rng(0))
     assert aims_of(same, few)["is_demo"] == few["is_demo"].value
+
+
+def test_photos_come_in_groups_as_large_as_a_prompt_has_pictures() -> None:
+    """What is asked of the pictures of a prompt together is asked of as many photos of one colour."""
+    photos = image_set(7, **{ASKED_FAMILY: np.array([4, 4, 2, 4, -1, 4, 2])})
+    cells = as_prompts(photos, 2).cells
+    assert cells == (
+        ("family 4, 0", 0), ("family 4, 0", 1), ("family 2, 0", 0), ("family 4, 1", 0), ("family -1, 0", 0),
+        ("family 4, 1", 1), ("family 2, 0", 1),
+    )  # fmt: skip
+
+
+def test_the_null_of_a_prompts_mean_is_of_as_many_photos_as_it_has_pictures() -> None:
+    """Shares vary, and the mean of few is above what photos have as often as below, where it counts as 1 alone."""
+    rng, n = np.random.default_rng(0), 400
+    shares = np.zeros((n, len(FAMILIES)))
+    shares[:, 0] = rng.uniform(0.2, 1.0, n)
+    arrays = {COLOUR_SHARES: shares, ASKED_FAMILY: np.zeros(n, dtype=np.int64), FOREGROUND_SHARE: np.full(n, 0.3)}
+    real = RealPhotos(train=image_set(n, **arrays), held_out=image_set(n, **arrays))
+    specs = {"colour_ratio": METRIC_SPECS["colour_ratio"]}
+    by_seeds = {}
+    for n_seeds in (1, 4, 16):
+        size = {"n_generated": 64, "n_prompts": 64 // n_seeds, "n_draws": 40}
+        by_seeds[n_seeds] = real_nulls(real, specs, rng=np.random.default_rng(1), **size)["colour_ratio"].mean
+    assert by_seeds[1] < by_seeds[4] - 0.03 < by_seeds[16] - 0.06 < 1 - 0.06
+    of_pairs = np.minimum(1, shares[:, 0] / shares[:, 0].mean()).mean()
+    assert by_seeds[1] == pytest.approx(of_pairs, abs=0.02)
+
+
+def test_nulls_and_the_photos_own_scores_have_random_numbers_of_their_own() -> None:
+    draws = PhotoDraws(n_generated=10, n_prompts=5, n_draws=20, seed=7, stream=3)
+    found = photo_scores(REAL, SPECS, draws)
+    size = {"n_generated": 10, "n_prompts": 5, "n_draws": 20}
+    assert found["nulls"] == real_nulls(REAL, SPECS, rng=np.random.default_rng([7, 3]), **size)
+    assert found["real_scores"] == real_scores(REAL, SPECS, rng=np.random.default_rng([7, 4]), **size)
 
 
 # --- the text-image gap ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from loupe import cli
+from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError
+from loupe.metrics.evaluation import RESAMPLES
 from loupe.metrics.recompute import recompute_scores
 from loupe.paths import ProjectPaths
 from stages.select import select
@@ -40,7 +43,7 @@ def verify(run: Run) -> None:
 def test_an_untouched_run_agrees(evaluated: Run, capsys: pytest.CaptureFixture[str]) -> None:
     verify(evaluated)
     said = capsys.readouterr().out
-    assert "numbers in metrics/ agree" in said
+    assert "numbers in metrics/ and in the manifests of data/ agree" in said
     assert int(said.splitlines()[-1].split()[0]) > 500
 
 
@@ -220,3 +223,121 @@ def test_the_recommendation_is_made_again(evaluated: Run, capsys: pytest.Capture
     assert "selection.json: step is 20, recomputed 10" in said
     assert "selection.json: step-000010, merit is" in said
     assert "dvc repro --force select" in said
+
+
+def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run `verify`, which ends with a sentence and no traceback; return what it says."""
+    with pytest.raises(SystemExit) as ended:
+        verify(run)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    return said
+
+
+def test_draws_that_claims_were_made_from_are_computed_again(evaluated: Run) -> None:
+    """Their hash may be right: whoever changes draws can write the manifest too."""
+    path = evaluated.paths.evaluation / RESAMPLES
+    arrays = load_file(path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    arrays["10/cmmd_demo/diff_base"] = arrays["10/cmmd_demo/diff_base"] + 0.5
+    del arrays["0/clip_demo"]
+    save_file(arrays, path, metadata=metadata)
+    change_json(
+        evaluated.paths.evaluation / "manifest.json",
+        lambda content: content["files"].update({RESAMPLES: sha256_file(path)}),
+    )
+    found = recompute_scores(evaluated.paths).disagreements
+    place = f"evaluation/{RESAMPLES}: the draws of"
+    assert found[0].startswith(f"{place} 0/clip_demo are absent, recomputed")
+    assert found[1] == f"{place} 10/cmmd_demo/diff_base are others when recomputed (they differ by up to 0.5)"
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update(controls={}), "noise, cmmd_demo is absent, recomputed"),
+        (lambda m: m["controls"].update({"a mirror": {"cmmd_demo": 1.0}}), "a mirror, cmmd_demo is 1, recomputed"),
+        (lambda m: m.update(photo_draws=None), "it does not say how the nulls were drawn"),
+        (lambda m: m["best_steps"].update(cmmd_demo=0), "best_steps, cmmd_demo is 0, recomputed 10"),
+        (lambda m: m["absent"].update({"step-000010/fd_demo": "no"}), "absent, step-000010/fd_demo is no, recomputed"),
+    ],
+)  # fmt: skip
+def test_what_a_manifest_leaves_out_or_adds_is_told(evaluated: Run, change: Callable[[dict], None], told: str) -> None:
+    change_json(evaluated.paths.evaluation / "manifest.json", change)
+    found = recompute_scores(evaluated.paths).disagreements
+    assert any(line.startswith("data/evaluation/manifest.json: ") and told in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: s.update(reason="because"), "selection.json: reason is because, recomputed"),
+        (lambda s: s["gates_failed"].update({"step-000010": "too dear"}), "gates_failed, step-000010 is too dear"),
+        (lambda s: s["criteria"].pop("colour"), "criteria, colour is absent, recomputed colour_ratio"),
+        (lambda s: s["standings"].pop("step-000010"), "step-000010, merit is absent, recomputed"),
+        (lambda s: s.update(standings=None), "selection.json"),
+    ],
+)
+def test_every_part_of_the_recommendation_is_compared(
+    evaluated: Run, capsys: pytest.CaptureFixture[str], change: Callable[[dict], None], told: str
+) -> None:
+    evaluated.stage(select)
+    change_json(evaluated.paths.metrics / "selection.json", change)
+    assert told in refused(evaluated, capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics/selection.json", "[]"), ("metrics/summary.json", "5"), ("metrics/summary.json", "null"),
+        ("metrics/checkpoints.csv", "step,n_images\nnan,3\n"), ("metrics/selection.json", "{"),
+    ],
+)  # fmt: skip
+def test_damage_of_any_kind_is_a_sentence(
+    evaluated: Run, capsys: pytest.CaptureFixture[str], file: str, content: str
+) -> None:
+    evaluated.stage(select)
+    (evaluated.paths.root / file).write_text(content)
+    assert "dvc repro" in refused(evaluated, capsys)
+
+
+@pytest.mark.parametrize("gone", [RESAMPLES, "step-000010-clip.safetensors", "noise-inception.safetensors"])
+def test_a_manifest_that_lacks_a_file_is_a_sentence(
+    evaluated: Run, capsys: pytest.CaptureFixture[str], gone: str
+) -> None:
+    change_json(evaluated.paths.evaluation / "manifest.json", lambda content: content["files"].pop(gone))
+    said = refused(evaluated, capsys)
+    assert "What evaluate stored cannot be computed with" in said
+    assert "dvc repro --force evaluate" in said
+
+
+def test_one_damaged_part_hides_no_other(evaluated: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated.stage(select)
+    change_json(evaluated.paths.metrics / "selection.json", lambda content: content.update(reason="because"))
+    (evaluated.paths.metrics / "summary.json").write_text("5")
+    said = refused(evaluated, capsys)
+    assert "summary.json cannot be read: it holds no JSON object" in said
+    assert "selection.json: reason is because" in said
+
+
+def test_what_is_not_looked_at_is_said(evaluated: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rule that changed since the recommendation was made is no disagreement of the scores."""
+    verify(evaluated)
+    lines = capsys.readouterr().out.splitlines()
+    assert "not compared: metrics/selection.json, which is not there" in lines
+    assert "not compared: metrics/final.json, which is not there" in lines
+    evaluated.stage(select)
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copy(ROOT / name, evaluated.paths.root / name)
+    params = evaluated.paths.root / "params.yaml"
+    params.write_text(params.read_text().replace("min_centred_ok: 0.9", "min_centred_ok: 0.5"))
+    with inside(evaluated.paths.root):
+        cli.main(["verify"])
+    said = capsys.readouterr().out
+    assert (
+        "not compared: metrics/selection.json, because params.yaml has changed since (select.min_centred_ok was" in said
+    )

@@ -169,6 +169,34 @@ def test_a_picture_may_reach_the_border_where_products_of_the_photos_do() -> Non
     assert "86% of the train photos" in "".join(centring_findings(garments(86)))
 
 
+def bags(n_at_border: int, fills: np.ndarray) -> RealPhotos:
+    """A hundred photos: the first `n_at_border` reach the border and fill as much as is said, the others 0.1."""
+    return real(
+        **{
+            CENTRE_OFFSET: np.full(100, 0.02),
+            TOUCHES_BORDER: np.repeat([1.0, 0.0], [n_at_border, 100 - n_at_border]),
+            FOREGROUND_SHARE: np.concatenate([fills, np.full(100 - n_at_border, 0.1)]),
+        }
+    )
+
+
+def test_a_product_at_the_border_fills_as_much_as_those_of_the_photos_that_are_there() -> None:
+    """Not as photos of other products do, nor as two odd ones."""
+    large = bags(20, np.linspace(0.7, 0.8, 20))
+    assert [centred(measured(0.02, 1, fills=fills), large)[0] for fills in (0.1, 0.79, 0.81, 0.9)] == [1, 1, 0, 0]
+    odd = bags(40, np.array([0.94, 0.93, *np.linspace(0.3, 0.35, 38)]))
+    assert [centred(measured(0.02, 1, fills=fills), odd)[0] for fills in (0.34, 0.4, 0.93)] == [1.0, 0.0, 0.0]
+    assert "fills at most 35% of the picture: that of 40% of the train photos" in "".join(centring_findings(odd))
+
+
+def test_where_no_photo_shows_a_product_on_white_that_is_said() -> None:
+    """Nearly all of a photo counts as product where its background is grey; specks of it may be left."""
+    fills = np.array([0.0, 1.0, 0.999, 0.96])
+    photos = real(**{CENTRE_OFFSET: np.full(4, 0.02), TOUCHES_BORDER: (fills > 0) * 1.0, FOREGROUND_SHARE: fills})
+    assert "no train photo shows a product" in "".join(centring_findings(photos))
+    assert [centred(measured(0.02, touches), photos)[0] for touches in (0, 1)] == [1.0, 0.0]
+
+
 def test_a_few_photos_at_the_border_do_not_let_pictures_reach_it() -> None:
     assert centred(measured(0.02, 1), garments(5)).tolist() == [0.0]
     assert not [*centring_findings(garments(5))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 from loupe.atomic_io import write_record
 from loupe.final_html import final_note
 from loupe.metric_specs import METRIC_SPECS
+from loupe.metrics.evaluation_files import CONFIRMED
 from loupe.metrics.recompute_final import recompute_final
 from loupe.records import SamplesManifest
 from loupe.run_store import RunStore
@@ -91,6 +93,24 @@ def _check_verify(run: Run) -> None:
     assert f"final.csv: score fd_demo, base is {float(base) + 1:.8g}" in found
     assert others
     file.write_text(was)
+    _check_what_else_verify_sees(run)
+
+
+def _check_what_else_verify_sees(run: Run) -> None:
+    """The verdict is that of the recommendation; nulls of the test photos and draws are computed again."""
+    final, manifest = run.paths.metrics / "final.json", run.paths.confirmation / CONFIRMED
+    for file, change, told in (
+        (final, lambda content: content.update(verdict="perfect"), "final.json: verdict is perfect, recomputed"),
+        (manifest, lambda content: content["nulls"]["cmmd_demo"].update(mean=7.5), "nulls, cmmd_demo, mean is 7.5"),
+        (manifest, lambda content: content.update(photo_draws=None), "does not say how the nulls were drawn"),
+    ):
+        was = file.read_text()
+        content = json.loads(was)
+        change(content)
+        file.write_text(json.dumps(content))
+        assert any(told in line for line in recompute_final(run.paths).disagreements)
+        file.write_text(was)
+    assert recompute_final(run.paths).disagreements == ()
 
 
 def _check_looks(run: Run, sections: dict) -> None:
