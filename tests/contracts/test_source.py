@@ -65,3 +65,14 @@ def test_no_machine_path_or_registry_address_in_tracked_files() -> None:
         ["git", "grep", "-nIE", pattern, "--", "."], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout
+
+
+def test_no_two_stages_draw_from_the_same_random_numbers() -> None:
+    """default_rng([params.seed, n]); a constant STREAM takes itself and the next."""
+    streams = []
+    for path in sorted((ROOT / "stages").glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        streams += [int(n) for n in re.findall(r"default_rng\(\[params\.seed, (\d+)\]\)", source)]
+        streams += [n for first in re.findall(r"^STREAM = (\d+)$", source, re.M) for n in (int(first), int(first) + 1)]
+    assert len(streams) >= 7
+    assert len(streams) == len(set(streams))

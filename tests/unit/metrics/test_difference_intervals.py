@@ -10,10 +10,19 @@ import pytest
 from loupe.metric_specs import METRIC_SPECS
 from loupe.metrics import image_set as names
 from loupe.metrics.bootstrap import Interval, percentile_interval
-from loupe.metrics.estimates import Estimate, Resampling, bounded, mean_estimate, resampling_of, set_estimate
+from loupe.metrics.estimates import (
+    Estimate,
+    Resampling,
+    bounded,
+    mean_estimate,
+    resampling_of,
+    set_estimate,
+    share_of_photos_difference,
+)
 from loupe.metrics.frechet import frechet_resamples
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.scoring import StepScores, score_steps
+from loupe.metrics.share_intervals import wilson_interval
 
 N_PROMPTS, SEEDS, SIDE, N_RUNS = 16, 4, 8, 120
 PROMPTS = tuple(f"p{i}" for i in range(N_PROMPTS))
@@ -135,6 +144,26 @@ def test_an_interval_holds_no_score_that_there_cannot_be(key: str, value: float,
     assert (found.lo, found.hi) == (lo, hi)
 
 
+def test_a_share_is_of_the_held_out_photos_whatever_the_others_number() -> None:
+    """All 60 photos are covered: Wilson's interval of 60 of 60, and not of 6 of 6."""
+    rng, held_out = np.random.default_rng(3), photos().held_out
+    real = RealPhotos(train=held_out.rows(range(6)), held_out=held_out)
+    near = held_out.array(names.FEATURES)[np.arange(len(CELLS)) % 60] + 1e-3 * rng.normal(size=(len(CELLS), SIDE))
+    images = ImageSet(CELLS, {names.FEATURES: near})
+    specs = {"coverage_demo": METRIC_SPECS["coverage_demo"]}
+    (scores,) = score_steps({0: images}, real, specs, resampling_of(PROMPTS, 100, rng))
+    assert scores.values["coverage_demo"].value == 1.0
+    assert scores.values["coverage_demo"].interval.lo <= wilson_interval(1.0, 60).lo
+    assert scores.values["coverage_demo"].interval.lo > wilson_interval(1.0, 6).lo
+
+
+@pytest.mark.parametrize(("interval", "expected"), [((-1.7, 0.2), (-1.0, 0.2)), ((0.4, 1.3), (0.4, 1.0))])
+def test_shares_differ_by_no_more_than_all(interval: tuple[float, float], expected: tuple[float, float]) -> None:
+    a, b = (Estimate(value, np.zeros(0), None) for value in (0.9, 0.2))
+    found = share_of_photos_difference(Estimate(0.7, np.zeros(0), Interval(*interval)), a, b, 55).interval
+    assert (found.lo, found.hi) == expected
+
+
 def test_a_distance_of_pictures_that_differ_widely_is_not_below_zero() -> None:
     """Three prompts, of which one is like none of the others."""
     rng, real = np.random.default_rng(0), photos()
@@ -142,6 +171,16 @@ def test_a_distance_of_pictures_that_differ_widely_is_not_below_zero() -> None:
     (scores,) = score_steps({0: images}, real, {"fd_demo": SPECS["fd_demo"]}, resampling_of(PROMPTS[:3], 200, rng))
     assert scores.values["fd_demo"].draws.min() < 0
     assert scores.values["fd_demo"].interval.lo == 0
+
+
+def test_prompts_that_are_missing_take_nothing_from_what_the_others_say() -> None:
+    """Resamples of 16 prompts hold four of the 4 that have pictures on average, sometimes more or fewer."""
+    rng = np.random.default_rng(0)
+    cells, without = tuple((f"p{i}", 0) for i in range(4)), 5.0 + np.array([0.3, -0.1, 0.1, -0.3])
+    of_four = resampling_of(PROMPTS[:4], 40_000, rng)
+    of_all = resampling_of(PROMPTS, 40_000, rng)
+    alone, beside = (set_estimate(9.0, without, cells, resampling).draws.std() for resampling in (of_four, of_all))
+    assert beside == pytest.approx(alone, rel=0.15), "that the value is 4 above its leave-one-outs is no spread"
 
 
 def saturated(key: str, shift: float) -> list[StepScores]:

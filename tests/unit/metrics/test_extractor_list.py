@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from loupe.atomic_io import read_record
 from loupe.errors import PipelineError
 from loupe.evaluation_records import ReferenceManifest
 from loupe.metric_specs import applicable_specs
 from loupe.metrics.extractors import Machine, resolve_extractors
 from loupe.metrics.frechet import frechet_distance
+from loupe.metrics.image_set import CLIP_TEXT
 from loupe.metrics.image_set_files import read_image_set
 from loupe.metrics.recompute import recompute_scores
 from stages.evaluate import evaluate
@@ -97,6 +100,20 @@ def test_a_column_is_computed_with_the_extractor_that_it_names(longer: Run) -> N
 
 def test_scores_of_every_extractor_can_be_computed_again(longer: Run) -> None:
     assert recompute_scores(longer.paths).disagreements == ()
+
+
+def test_a_shuffled_caption_is_another_one_to_every_text_tower(longer: Run) -> None:
+    manifest = read_record(longer.paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
+    photos = read_image_set(longer.paths.reference, "val", manifest.files, made_by="reference")
+    shuffled = read_image_set(longer.paths.evaluation, "shuffled", longer.evaluation().files, made_by="evaluate")
+    row_of = {text.tobytes(): row for row, text in enumerate(photos.array(CLIP_TEXT))}
+    moved = [row_of[text.tobytes()] for text in shuffled.array(CLIP_TEXT)]
+    assert sorted(moved) == list(range(len(photos)))
+    (other,) = (name for name in photos.arrays if name.endswith(".text") and name != CLIP_TEXT)
+    assert np.array_equal(shuffled.array(other), photos.array(other)[moved])
+    assert not np.array_equal(shuffled.array(other), photos.array(other))
+    scores = longer.evaluation().controls["real photos, shuffled captions"]
+    assert sum(key.startswith("preference_") for key in scores) == 1
 
 
 def test_select_looks_at_the_first_of_each_role_unless_told_otherwise(longer: Run) -> None:
