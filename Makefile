@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8501
 TEST_PROCESSES ?= 2
+TEST_THREADS ?= 1
 SUDO ?= $(shell test "$$(id -u)" = 0 || echo sudo)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -37,7 +38,7 @@ lint: setup
 	@ruff check . && ruff format --check . && vulture
 
 test: setup lint  ## Check style and run the whole test suite (TEST_PROCESSES=... for more than 2 at a time)
-	@python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	@OMP_NUM_THREADS=$(TEST_THREADS) python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 browser:  ## Install Chromium for the browser tests (from Debian's or Ubuntu's packages)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -25,6 +25,11 @@ def shared_photos() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folder that takes longest, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "tests/pipeline/" not in item.path.as_posix())
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector leave alone what lives to the end: libraries and tests."""
     gc.collect()

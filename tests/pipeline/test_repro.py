@@ -57,7 +57,7 @@ def test_results_can_be_shown_and_compared(project: SmallProject) -> None:
 
 def test_every_score_can_be_computed_again(project: SmallProject) -> None:
     said = project.run("python", "-m", "loupe.cli", "verify").stdout
-    found = re.search(r"^(\d+) numbers in metrics/ agree", said, re.MULTILINE)
+    found = re.search(r"^(\d+) numbers in metrics/ and in the manifests of data/ agree", said, re.MULTILINE)
     assert found, said
     of_checkpoints = pd.read_csv(project.root / "metrics" / "checkpoints.csv").select_dtypes("number").count().sum()
     assert int(found[1]) > of_checkpoints > 0

@@ -12,14 +12,6 @@ from tests.unit.diffusion.tiny_training import tiny_trainer
 CPU = DevicePolicy("cpu", "float32", "test")
 
 
-@pytest.fixture
-def two_cores():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(
     ("n_rows", "n_threads", "expected"),
     [
@@ -78,7 +70,7 @@ def test_threads_started_afterwards_have_all_cores(two_cores):
 
 
 @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
-def test_a_share_computes_with_the_callers_gradient_setting(context):
+def test_a_share_computes_with_the_callers_gradient_setting(two_cores, context):
     with context():
         expected = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         found = side_by_side(
@@ -87,7 +79,7 @@ def test_a_share_computes_with_the_callers_gradient_setting(context):
     assert found == [expected, expected]
 
 
-def test_an_error_in_a_share_reaches_the_caller():
+def test_an_error_in_a_share_reaches_the_caller(two_cores):
     def work(rows):
         if 3.0 in rows:
             raise ValueError("the second share")

@@ -40,13 +40,22 @@ KNOBS = {
 
 @pytest.mark.parametrize("name", KNOBS)
 def test_a_run_interrupted_twice_ends_with_the_bytes_of_an_undisturbed_one(tiny_base_model, tmp_path, name):
-    """Six examples, four per step: both interruptions fall inside an epoch. Each state goes through its file."""
-    knobs = KNOBS[name]
     if name == "prodigy":
         pytest.importorskip("prodigyopt")
+    _assert_resumes(tiny_base_model, tmp_path, KNOBS[name])
+
+
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize("name", ["adamw", "accumulation", "dropout"])
+def test_it_does_so_where_two_cores_share_a_batch(tiny_base_model, tmp_path, name):
+    _assert_resumes(tiny_base_model, tmp_path, KNOBS[name] | {"batch_size": 4})
+
+
+def _assert_resumes(tiny_base_model, folder, knobs):
+    """Six examples, four per step: both interruptions fall inside an epoch. Each state goes through its file."""
     undisturbed = tiny_trainer(tiny_base_model, **knobs)
     rows = train(undisturbed, STEPS)
-    store = TrainStore(WorkStore(tmp_path), {"run": name})
+    store = TrainStore(WorkStore(folder), {"run": str(knobs)})
 
     trainer = tiny_trainer(tiny_base_model, **knobs)
     for stop in (2, 4):

@@ -222,6 +222,7 @@ def test_guidance_moves_away_from_the_negative_prompt_by_the_given_scale():
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_a_picture_is_the_same_bits_alone_in_any_place_and_beside_any_others(tiny):
     requests = _requests(PICTURES_AT_ONCE_CPU + 3)
     together = _draw(tiny, requests)
