@@ -110,15 +110,21 @@ def test_a_browser_that_lends_no_clipboard_is_told(page: Any, address: str) -> N
     assert troubles == []
 
 
+def wait_for_pair(page: Any) -> None:
+    """Wait until a pair stands there and the page is whole: the keys come with its last part."""
+    page.wait_for_selector(".lp-pair img")
+    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']")
+
+
 def test_a_blind_vote_by_keys_is_kept_over_a_reload(page: Any, address: str, root: Path) -> None:
     page.goto(f"{address}/vote?reviewer=Ann")
     for count, key in enumerate(("1", "0", "2"), start=1):
-        page.wait_for_selector(".lp-pair img")
+        wait_for_pair(page)
         page.keyboard.press(key)
         page.wait_for_selector(f"text={count} of ")
     page.reload()
     page.wait_for_selector("text=3 of ")
-    page.wait_for_selector(".lp-pair img")
+    wait_for_pair(page)
     page.keyboard.press("1")
     page.wait_for_selector("text=4 of ")
     assert [vote.choice for vote in vote_book(root).votes()] == ["left", "tie", "right", "left"]
