@@ -1,5 +1,4 @@
 import shutil
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from loupe.diffusion import generation, picture_store, sample_plan, text_vectors
 from loupe.diffusion.device import choose_device
 from loupe.diffusion.generation import render_samples
 from loupe.diffusion.model_loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-from loupe.diffusion.picture_store import PictureOutcome
 from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.sample_plan import AdapterSource, plan_samples
 from loupe.diffusion.sampling import DrawingModel, PictureRequest, SamplingSettings, embed_texts, sample_pictures
@@ -387,22 +385,3 @@ def test_a_black_picture_keeps_its_file_and_its_reason(source, tmp_path, monkeyp
     assert sample.invalid_reason == "black"
     with Image.open(tmp_path / "samples" / sample.file) as image:
         assert np.asarray(image).mean() < BLACK_BELOW_MEAN
-
-
-def test_the_next_picture_is_drawn_while_the_last_is_being_written(tmp_path, monkeypatch):
-    """The first write waits for the third picture: one after the other it would never come."""
-    third_is_drawn, waited = threading.Event(), []
-
-    def write(item, picture, store, output):
-        waited.append(third_is_drawn.wait(timeout=20))
-        return PictureOutcome(sha256=None, invalid_reason=None)
-
-    def drawn():
-        for place in range(3):
-            if place == 2:
-                third_is_drawn.set()
-            yield place, None
-
-    monkeypatch.setattr(picture_store, "_write_picture", write)
-    assert [item for item, _ in picture_store.keep(drawn(), WorkStore(tmp_path), tmp_path)] == [0, 1, 2]
-    assert waited == [True, True, True]
