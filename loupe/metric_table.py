@@ -55,8 +55,8 @@ class MetricSpec:
     needs: str = "a valid picture"
     """Level image only: what a picture must have for a value, as the reason where none has one."""
     resamples: str | None = None
-    """Level set only: 'package.module:function', (images, real, counts [R, N]) -> float64 [R], the value where image n
-    is taken counts[r, n] times."""
+    """Level set only: 'package.module:function', (images, real, weights [R, N]) -> float64 [R], the value where image
+    n weighs weights[r, n]."""
     unbiased: bool = False
     """Level set only: whether values of bootstrap resamples centre on the value; else they are not used, see
     estimates.set_estimate."""

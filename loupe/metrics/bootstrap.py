@@ -1,13 +1,15 @@
 """Resampling by prompt, intervals and corrected p-values. It knows no metric.
 
 The prompt is the unit: pictures of one prompt are alike, and intervals from resampled pictures come out too narrow
-(Miller 2024, arXiv:2411.00640, clustered and paired). Below some 30 prompts percentile intervals are too narrow still,
-so draws are widened to the width of Student's interval.
+(Miller 2024, arXiv:2411.00640, clustered and paired). Prompts are resampled within their colour, because that is how
+captions are chosen: other prompts would be spread over the same colours, and that colours differ is no chance. Below
+some 30 prompts percentile intervals are too narrow still, so draws are widened to the width of Student's interval.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -19,6 +21,8 @@ from scipy.stats import t as student
 from loupe.metrics.image_set import Array
 
 LEAST_PROMPTS = 2
+LEAST_IN_STRATUM = 3
+"""Prompts of a colour that are resampled among themselves; of two, how much they vary is hardly known."""
 COVERAGE_PERCENT = 95
 
 
@@ -34,38 +38,66 @@ class Interval:
         return self.lo <= value <= self.hi
 
 
-def resample_prompts(n_prompts: int, n_draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return counts [R, P]: how often each prompt occurs in each resample of P prompts with replacement."""
-    return rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_draws)
+def strata_of(colours: Sequence[str | None]) -> tuple[str, ...]:
+    """Return the stratum of each prompt: its colour, where at least LEAST_IN_STRATUM have it; no colour is one more.
+
+    All others are a stratum together or, if they are too few for one, go to the most frequent. Both take difference of
+    colours for chance, so they err on the wide side.
+    """
+    named = [f"colour {colour}" if colour else "no colour" for colour in colours]
+    counts = Counter(named)
+    n_others = sum(count for count in counts.values() if count < LEAST_IN_STRATUM)
+    most = max(counts, key=counts.__getitem__, default="")
+    others = most if n_others < LEAST_IN_STRATUM <= counts[most] else "other colours"
+    return tuple(name if counts[name] >= LEAST_IN_STRATUM else others for name in named)
 
 
-def counts_per_image(counts_RP: NDArray, prompts: Sequence[str], image_prompts: Sequence[str]) -> NDArray[np.int64]:
-    """Return counts [R, N]: every image is taken as often as its prompt. `prompts` names the columns of counts_RP."""
+def resample_prompts(strata: Sequence[str], n_draws: int, rng: np.random.Generator) -> Array:
+    """Return weights [R, P] of the prompts in each resample, from the stratum of each; one that is alone keeps 1.
+
+    Of the n prompts of a stratum n - 1 are drawn with replacement, and each weighs n / (n - 1): so a mean varies from
+    resample to resample as it does from sample to sample (Rao & Wu 1988, Resampling Inference with Complex Survey Data,
+    Journal of the American Statistical Association 83, 231-241), where n of n vary less.
+    """
+    weights_RP = np.ones((n_draws, len(strata)))
+    for stratum in dict.fromkeys(strata):
+        columns = [column for column, own in enumerate(strata) if own == stratum]
+        n = len(columns)
+        if n > 1:
+            weights_RP[:, columns] = n / (n - 1) * rng.multinomial(n - 1, np.full(n, 1 / n), size=n_draws)
+    return weights_RP
+
+
+def weights_per_image(weights_RP: Array, prompts: Sequence[str], image_prompts: Sequence[str]) -> Array:
+    """Return weights [R, N]: every image has that of its prompt. `prompts` names the columns of weights_RP."""
     column = {prompt: index for index, prompt in enumerate(prompts)}
-    return counts_RP[:, [column[prompt] for prompt in image_prompts]]
+    return weights_RP[:, [column[prompt] for prompt in image_prompts]]
 
 
-def mean_resamples(values_N: Array, counts_RN: NDArray) -> Array:
+def mean_resamples(values_N: Array, weights_RN: NDArray) -> Array:
     """Return [R] means under each resample, over the images that have a value; NaN where a resample has none."""
     present = ~np.isnan(values_N)
-    totals = counts_RN[:, present].sum(axis=1).astype(np.float64)
-    sums = counts_RN[:, present] @ values_N[present]
+    totals = weights_RN[:, present].sum(axis=1).astype(np.float64)
+    sums = weights_RN[:, present] @ values_N[present]
     return np.divide(sums, totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
-def expansion(n_prompts: int) -> float:
-    """Return how much wider draws of n prompts must be for their 95 % percentile interval to be Student's; > 1.
+def expansion(strata: Sequence[str]) -> float:
+    """Return how much wider draws of prompts of these strata must be for their 95 % interval to be Student's; > 1.
 
-    sqrt(n / (n - 1)) t / z: resamples vary by (n - 1) / n of what the mean of n does, and the deviation is estimated
-    (Hesterberg 2015, What Teachers Should Know About the Bootstrap, arXiv:1411.5279). 1.12 for 16 prompts, 1.03 for 64.
+    t / z, because the deviation is estimated (Hesterberg 2015, What Teachers Should Know About the Bootstrap,
+    arXiv:1411.5279): 1.09 for 16 prompts of one stratum, 1.02 for 64. Degrees of freedom are prompts less strata, of
+    several strata half of that: so many are left where the strata's variances differ by a coefficient of variation of 1
+    (Satterthwaite 1946, Biometrics Bulletin 2, 110-114), and of two there cannot be fewer.
     """
+    n_strata = len(set(strata))
+    degrees = max(1.0, (len(strata) - n_strata) / min(n_strata, 2))
     tail = 0.5 + COVERAGE_PERCENT / 200
-    few = math.sqrt(n_prompts / (n_prompts - 1))
-    return few * float(student.ppf(tail, n_prompts - 1)) / NormalDist().inv_cdf(tail)
+    return float(student.ppf(tail, degrees)) / NormalDist().inv_cdf(tail)
 
 
-def widened(draws_R: Array, n_prompts: int) -> Array:
-    """Return the draws of n >= 2 prompts, moved away from their mean by `expansion`: of the draws, not of one interval.
+def widened(draws_R: Array, strata: Sequence[str]) -> Array:
+    """Return the draws moved away from their mean by `expansion`: of the draws, not of one interval.
 
     It is linear, so differences of widened draws are widened differences, and a p-value is below 5 % just where the
     interval leaves 0 out. Far below 5 % p-values stay somewhat small: Student's tails are heavier still.
@@ -74,7 +106,7 @@ def widened(draws_R: Array, n_prompts: int) -> Array:
     if not finite.any():
         return draws_R
     centre = draws_R[finite].mean()
-    return centre + expansion(n_prompts) * (draws_R - centre)
+    return centre + expansion(strata) * (draws_R - centre)
 
 
 def percentile_interval(draws_R: Array) -> Interval | None:

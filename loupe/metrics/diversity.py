@@ -52,20 +52,20 @@ def vendi_score(images: ImageSet, real: RealPhotos) -> float:
     return float(vendi_resamples(images, real, np.ones((1, len(images))))[0])
 
 
-def vendi_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
+def vendi_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
     """Return the score under each resample; copies add nothing new."""
     require_images(images, 1, "a Vendi score")
     require_images(real.train, 3, "the whitening of a Vendi score")
-    return vendi_of_rows(_whitened(images, real), counts_RN)
+    return vendi_of_rows(_whitened(images, real), weights_RN)
 
 
-def vendi_of_rows(unit_NK: Array, counts_RN: NDArray) -> Array:
-    """Return [R] scores of unit rows, row n taken counts_RN[r, n] times; NaN where a resample is empty."""
-    counts = np.asarray(counts_RN, dtype=np.float64)
-    scores = np.full(len(counts), np.nan)
-    for r in np.flatnonzero(counts.sum(axis=1) > 0):
-        drawn = np.flatnonzero(counts[r])
-        rows = unit_NK[drawn] * np.sqrt(counts[r, drawn] / counts[r].sum())[:, None]
+def vendi_of_rows(unit_NK: Array, weights_RN: NDArray) -> Array:
+    """Return [R] scores of unit rows, where row n weighs weights_RN[r, n]; NaN where a resample is empty."""
+    weights = np.asarray(weights_RN, dtype=np.float64)
+    scores = np.full(len(weights), np.nan)
+    for r in np.flatnonzero(weights.sum(axis=1) > 0):
+        drawn = np.flatnonzero(weights[r])
+        rows = unit_NK[drawn] * np.sqrt(weights[r, drawn] / weights[r].sum())[:, None]
         gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
         values = np.clip(np.linalg.eigvalsh(gram), 0, None)
         positive = values[values > 0]

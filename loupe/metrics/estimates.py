@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loupe.metric_specs import MetricSpec
 from loupe.metrics.bootstrap import (
     LEAST_PROMPTS,
     Interval,
-    counts_per_image,
     covering,
     mean_resamples,
     percentile_interval,
     resample_prompts,
+    strata_of,
+    weights_per_image,
     widened,
     within,
 )
@@ -48,22 +48,35 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How often each prompt occurs in each resample; the same for every checkpoint."""
+    """What each prompt weighs in each resample; the same for every checkpoint."""
 
     prompts: tuple[str, ...]
-    counts_RP: NDArray[np.int64]
+    strata: tuple[str, ...]
+    """Of each prompt, see `strata_of`."""
+    weights_RP: Array
     """[R, P]; no rows when there are fewer than two prompts."""
 
-    def counts_of(self, cells: Cells) -> NDArray[np.int64]:
-        """Return [R, N]: how often the image of each cell is taken."""
-        return counts_per_image(self.counts_RP, self.prompts, [prompt for prompt, _ in cells])
+    def weights_of(self, cells: Cells) -> Array:
+        """Return [R, N]: what the image of each cell weighs."""
+        return weights_per_image(self.weights_RP, self.prompts, [prompt for prompt, _ in cells])
+
+    def widened_for(self, draws_R: Array, cells: Cells) -> Array:
+        """Return the draws widened for the prompts that the images have; of one prompt as they are."""
+        there = {prompt for prompt, _ in cells}
+        strata = [stratum for prompt, stratum in zip(self.prompts, self.strata, strict=True) if prompt in there]
+        return widened(draws_R, strata) if len(strata) >= LEAST_PROMPTS else draws_R
 
 
-def resampling_of(prompts: tuple[str, ...], n_draws: int, rng: np.random.Generator) -> Resampling:
-    """Return the resamples of a run; none below two prompts, where no interval means anything."""
-    if len(prompts) < LEAST_PROMPTS:
-        return Resampling(prompts=prompts, counts_RP=np.zeros((0, len(prompts)), dtype=np.int64))
-    return Resampling(prompts=prompts, counts_RP=resample_prompts(len(prompts), n_draws, rng))
+def resampling_of(
+    prompts: tuple[str, ...], n_draws: int, rng: np.random.Generator, *, colours: Sequence[str | None] | None = None
+) -> Resampling:
+    """Return the resamples of a run, within the colours of its prompts; without these all prompts are of one kind.
+
+    There are none below two prompts, where no interval means anything.
+    """
+    strata = strata_of(colours or [None] * len(prompts))
+    n_draws = n_draws if len(prompts) >= LEAST_PROMPTS else 0
+    return Resampling(prompts=prompts, strata=strata, weights_RP=resample_prompts(strata, n_draws, rng))
 
 
 def mean_estimate(values_N: Array, cells: Cells, spec: MetricSpec, resampling: Resampling) -> Estimate:
@@ -148,13 +161,13 @@ def set_estimate(value: float, without_P: Array, cells: Cells, resampling: Resam
     leaves out value and truth. So each draw takes a prompt for what the score loses without it: a mean has just the
     draws of its bootstrap, and the variance is the jackknife's, which on average is not too small (Efron & Stein 1981,
     The Jackknife Estimate of Variance, Annals of Statistics 9, 586-596). The interval is of the score at this number of
-    pictures, the bias of which it keeps. It takes prompts for chosen at random: where they are spread over the colours,
-    as captions are for `generate`, other prompts would be as well, and it errs on the wide side, of values by much.
+    pictures, the bias of which it keeps.
     """
     n = len(without_P)
-    counts_RP = resampling.counts_of([cells[row] for row in first_rows(cells)])
+    weights_RP = resampling.weights_of([cells[row] for row in first_rows(cells)])
     # About their own mean: where prompts are missing, resamples have not as many of the others as there are.
-    draws = widened_for(value - (n - 1) / n * ((counts_RP - 1) @ (without_P - without_P.mean())), cells)
+    draws = value - (n - 1) / n * ((weights_RP - 1) @ (without_P - without_P.mean()))
+    draws = resampling.widened_for(draws, cells)
     return Estimate(value, draws, interval_of(draws, cells), cells=tuple(cells))
 
 
@@ -164,12 +177,6 @@ def first_rows(cells: Cells) -> list[int]:
     for row, (prompt, _) in enumerate(cells):
         rows.setdefault(prompt, row)
     return list(rows.values())
-
-
-def widened_for(draws_R: Array, cells: Cells) -> Array:
-    """Return the draws widened for as many prompts as the images have; of one prompt as they are."""
-    prompts = n_prompts(cells)
-    return widened(draws_R, prompts) if prompts >= LEAST_PROMPTS else draws_R
 
 
 def n_prompts(cells: Cells) -> int:
@@ -201,5 +208,5 @@ def _mean(values_N: Array, cells: Cells, needs: str, resampling: Resampling) -> 
     """Return mean, draws and interval, for as many prompts as have a value."""
     value = mean_of_finite(values_N, needs)
     valued = [cell for cell, has_value in zip(cells, np.isfinite(values_N), strict=True) if has_value]
-    draws = widened_for(mean_resamples(values_N, resampling.counts_of(cells)), valued)
+    draws = resampling.widened_for(mean_resamples(values_N, resampling.weights_of(cells)), valued)
     return value, draws, interval_of(draws, valued)

@@ -29,7 +29,7 @@ from loupe.records import SamplesManifest
 from loupe.workstore import WorkStore
 
 RESAMPLES = "resamples.safetensors"
-"""In data/evaluation: how often each prompt occurs in each resample (`counts`), and the draws of every score."""
+"""In data/evaluation: what each prompt weighs in each resample (`weights`), and the draws of every score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Evaluated:
             for s in self.scores
             if 0 < s.n_used < self.n_images
         ]
-        few = [] if len(self.resampling.counts_RP) else ["one prompt alone gives no interval; add prompts"]
+        few = [] if len(self.resampling.weights_RP) else ["one prompt alone gives no interval; add prompts"]
         unread = [f"{file} is {why}; it counts as invalid" for file, why in self.unreadable.items()]
         return (*cut, *unread, *uneven, *few, *self._bands, *self.losses.findings, *self._ranking)
 
@@ -152,9 +152,9 @@ def evaluate_samples(
     """Measure and score every valid sample in `folder`; `made_by` names the stage that can make them anew.
 
     `aims` (metric key -> what real photos have) asks for the differences to the best checkpoint too.
-    A picture that cannot be read counts as invalid. What is in memory at a time is the images of one step, of two where
-    these have not the same cells.
-    Raises PipelineError when a file is not the one of the manifest, or when there is no valid picture at all.
+    A picture that is missing, changed or cannot be read counts as invalid. What is in memory at a time is the images of
+    one step, of two where these have not the same cells.
+    Raises PipelineError when there is no valid picture at all.
     """
 
     def decoded_before(hashes: Sequence[str]) -> set[str]:
@@ -172,7 +172,8 @@ def evaluate_samples(
 
     sets = StepSets(manifest.steps, read)
     specs = applicable_specs(extractors.infos)
-    resampling = resampling_of(tuple(prompt.prompt_id for prompt in manifest.prompts), n_draws, rng)
+    ids, colours = zip(*((prompt.prompt_id, prompt.colour) for prompt in manifest.prompts), strict=True)
+    resampling = resampling_of(ids, n_draws, rng, colours=colours)
     return evaluated_sets(manifest, measured, sets, real=real, specs=specs, resampling=resampling, aims=aims)
 
 

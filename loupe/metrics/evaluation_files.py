@@ -31,7 +31,7 @@ def write_features(
 ) -> dict[str, str]:
     """Write features of every step and control, and the resamples with their draws; return file name -> SHA-256."""
     metadata = {"prompts": json.dumps(evaluated.prompts)}
-    arrays = {"counts": evaluated.resampling.counts_RP, **draws_by_name(evaluated.scores)}
+    arrays = {"weights": evaluated.resampling.weights_RP, **draws_by_name(evaluated.scores)}
     files = {RESAMPLES: write_arrays(folder / RESAMPLES, arrays, metadata)}
     for step, images in evaluated.sets.items():
         files.update(write_image_set(folder, step_name(step), images))

@@ -32,14 +32,14 @@ def frechet_score(images: ImageSet, real: RealPhotos) -> float:
     return frechet_distance(images.array(FEATURES), real.held_out.array(FEATURES))
 
 
-def frechet_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
-    """Return the distance from `real` under each resample: image n taken counts_RN[r, n] times.
+def frechet_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
+    """Return the distance from `real` under each resample: image n weighs weights_RN[r, n].
 
     Each is biased as that number of images makes it, and repeated images narrow the cloud: the values themselves are no
     bootstrap of the distance, whose interval would leave the truth out.
     """
     require_images(real.held_out, LEAST_IMAGES, "the real side of a Fréchet distance")
-    return frechet_distance_resamples(images.array(FEATURES), real.held_out.array(FEATURES), counts_RN)
+    return frechet_distance_resamples(images.array(FEATURES), real.held_out.array(FEATURES), weights_RN)
 
 
 def frechet_distance(features_ND: NDArray, real_MD: NDArray) -> float:
@@ -72,29 +72,29 @@ def trace_root_by_eigenvalues(a_ND: NDArray, b_MD: NDArray) -> float:
     return float(np.sqrt(np.clip(np.linalg.eigvalsh(root @ _covariance(b_MD) @ root), 0, None)).sum())
 
 
-def frechet_distance_resamples(features_ND: NDArray, real_MD: NDArray, counts_RN: NDArray) -> Array:
-    """Return [R] distances, features_ND[n] repeated counts_RN[r, n] times; NaN where a resample has under two images.
+def frechet_distance_resamples(features_ND: NDArray, real_MD: NDArray, weights_RN: NDArray) -> Array:
+    """Return [R] distances where features_ND[n] weighs weights_RN[r, n]; NaN where a resample has under two images.
 
     The real side is reduced once to a factor F with F^T F = S_real, so that a resample costs one eigenvalue problem
     of the size of its distinct images or of the feature dimensions, whichever is smaller.
     """
     mean, factor, variance_of_real = _real_side(real_MD)
-    totals = np.sum(counts_RN, axis=1, dtype=np.float64)
+    totals = np.sum(weights_RN, axis=1, dtype=np.float64)
     projected, squared_norms = np.empty((len(features_ND), len(factor))), np.empty(len(features_ND))
-    means = np.zeros((len(counts_RN), len(mean)))
+    means = np.zeros((len(weights_RN), len(mean)))
     for part in row_parts(len(features_ND)):
         features = features_ND[part] - mean
         projected[part] = features @ factor.T
         squared_norms[part] = np.einsum("nd,nd->n", features, features)
-        means += (counts_RN[:, part] / np.maximum(totals, 1)[:, None]) @ features
+        means += (weights_RN[:, part] / np.maximum(totals, 1)[:, None]) @ features
     shifts = np.einsum("rd,rd->r", means, means)
 
     def distance(r: int) -> float:
         n = totals[r]
         if n < LEAST_IMAGES:
             return np.nan
-        drawn = np.flatnonzero(counts_RN[r])
-        weights = np.asarray(counts_RN[r, drawn], dtype=np.float64)
+        drawn = np.flatnonzero(weights_RN[r])
+        weights = np.asarray(weights_RN[r, drawn], dtype=np.float64)
         variance = (weights @ squared_norms[drawn] - n * shifts[r]) / (n - 1)
         spread = projected[drawn]
         spread -= weights / n @ spread

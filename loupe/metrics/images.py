@@ -54,20 +54,21 @@ class UnreadableImageError(PipelineError):
         self.reason = reason
 
 
+def why_not_as_recorded(file: ImageFile) -> str | None:
+    """Return why the file is not, byte for byte, the one of its recorded hash: missing or changed; None where it is."""
+    try:
+        with file.path.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        return str(error.strerror)
+    if found != file.sha256:
+        return f"changed since it was made (sha256 {found[:12]}, recorded {file.sha256[:12]})"
+    return None
+
+
 def check_image_files(files: Sequence[ImageFile], *, where: str, made_by: str) -> None:
     """Compare every file with its recorded hash; all that are missing or changed are named in one PipelineError."""
-    problems = []
-    for file in files:
-        try:
-            with file.path.open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
-        except OSError as error:
-            problems.append(f"{file.path}: {error.strerror}")
-            continue
-        if found != file.sha256:
-            problems.append(
-                f"{file.path}: changed since it was made (sha256 {found[:12]}, recorded {file.sha256[:12]})"
-            )
+    problems = [f"{file.path}: {why}" for file in files if (why := why_not_as_recorded(file))]
     if problems:
         advice = f"The manifest does not match its files. Make them anew: dvc repro --force {made_by}"
         raise PipelineError(f"{problems_message(where, problems)}\n{advice}")

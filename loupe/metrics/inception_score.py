@@ -27,10 +27,10 @@ def inception_score(images: ImageSet, real: RealPhotos) -> float:
     return inception_score_of_logits(images.array(LOGITS))
 
 
-def inception_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
-    """Return the score under each resample: image n taken counts_RN[r, n] times. NaN where a resample is empty."""
+def inception_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
+    """Return the score under each resample: image n weighs weights_RN[r, n]; NaN where a resample is empty."""
     del real
-    return inception_score_of_logits_resamples(images.array(LOGITS), counts_RN)
+    return inception_score_of_logits_resamples(images.array(LOGITS), weights_RN)
 
 
 def inception_score_of_logits(logits_NK: NDArray) -> float:
@@ -38,19 +38,19 @@ def inception_score_of_logits(logits_NK: NDArray) -> float:
     return float(inception_score_of_logits_resamples(logits_NK, np.ones((1, len(logits_NK))))[0])
 
 
-def inception_score_of_logits_resamples(logits_NK: NDArray, counts_RN: NDArray) -> Array:
+def inception_score_of_logits_resamples(logits_NK: NDArray, weights_RN: NDArray) -> Array:
     """Return [R] scores with rows repeated as counted.
 
     p log p is taken as 0 where p underflows: confident logits then give the limit, not 0 x -inf = NaN.
     """
-    totals = np.sum(counts_RN, axis=1, dtype=np.float64)
+    totals = np.sum(weights_RN, axis=1, dtype=np.float64)
     filled = totals > 0
     marginal = np.zeros((int(filled.sum()), logits_NK.shape[1]))
     mean_negative_entropy = np.zeros(len(marginal))
     for part in row_parts(len(logits_NK)):
         log_p = _log_softmax(np.asarray(logits_NK[part], dtype=np.float64))
         p = np.exp(log_p)
-        weights = counts_RN[filled, part] / totals[filled, None]
+        weights = weights_RN[filled, part] / totals[filled, None]
         marginal += weights @ p
         mean_negative_entropy += weights @ np.where(p > 0, p * log_p, 0.0).sum(axis=1)
     log_marginal = np.log(marginal, where=marginal > 0, out=np.zeros_like(marginal))

@@ -41,10 +41,10 @@ def kid_score(images: ImageSet, real: RealPhotos) -> float:
     return SCALE * squared_mmd(*_both(images, real, FEATURES, "KID"), cubic_kernel)
 
 
-def kid_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
-    """Return 1000 KID under each resample of the prompts: image n taken counts_RN[r, n] times."""
+def kid_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
+    """Return 1000 KID under each resample of the prompts: image n weighs weights_RN[r, n]."""
     x, y = _both(images, real, FEATURES, "KID")
-    return SCALE * squared_mmd_resamples(x, y, cubic_kernel, images.prompt_index(), counts_RN)
+    return SCALE * squared_mmd_resamples(x, y, cubic_kernel, images.prompt_index(), weights_RN)
 
 
 def cmmd_score(images: ImageSet, real: RealPhotos) -> float:
@@ -56,10 +56,10 @@ def cmmd_score(images: ImageSet, real: RealPhotos) -> float:
     return SCALE * squared_mmd(*_unit_sides(images, real), cmmd_kernel)
 
 
-def cmmd_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
-    """Return 1000 CMMD under each resample of the prompts: image n taken counts_RN[r, n] times."""
+def cmmd_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
+    """Return 1000 CMMD under each resample of the prompts: image n weighs weights_RN[r, n]."""
     x, y = _unit_sides(images, real)
-    return SCALE * squared_mmd_resamples(x, y, cmmd_kernel, images.prompt_index(), counts_RN)
+    return SCALE * squared_mmd_resamples(x, y, cmmd_kernel, images.prompt_index(), weights_RN)
 
 
 def cubic_kernel(x_ND: Array, y_MD: Array) -> Array:
@@ -84,32 +84,35 @@ def squared_mmd(x_ND: Array, y_MD: Array, kernel: Kernel) -> float:
 
 
 def squared_mmd_resamples(
-    x_ND: Array, y_MD: Array, kernel: Kernel, prompt_N: NDArray[np.int64], counts_RN: NDArray
+    x_ND: Array, y_MD: Array, kernel: Kernel, prompt_N: NDArray[np.int64], weights_RN: NDArray
 ) -> Array:
     """Return [R]: the U-statistic under each resample of prompts; NaN where a resample holds one prompt alone.
 
     Copies of one prompt are never paired with each other: they are alike, where two different prompts would not be, and
-    would push every resample upwards. Pairs within and between prompts keep the weight that they have in the sample, so
-    the mean over the resamples is that of the sample. The real side is not resampled.
+    would push every resample upwards. Pairs within and between prompts keep the weight that they have in the sample; so
+    does, over all resamples, each pair of prompts: those of one stratum meet less often, and are more alike. So the
+    mean over the resamples is that of the sample. The real side is not resampled.
     """
     groups = np.equal.outer(np.arange(prompt_N.max() + 1), prompt_N).astype(np.float64)  # [P, N]
     first = groups.argmax(axis=1)
-    drawn_RP = np.asarray(counts_RN[:, first], dtype=np.float64)
+    weights_RP = np.asarray(weights_RN[:, first], dtype=np.float64)
     sizes = groups.sum(axis=1)
     sums_PP, own_sums = _sums_of_groups(x_ND, kernel, groups)
     within_sums = np.diag(sums_PP) - own_sums
-    between_sums = sums_PP - np.diag(np.diag(sums_PP))
-    between_pairs = np.outer(sizes, sizes) - np.diag(sizes**2)
+    meetings_PP = weights_RP.T @ weights_RP / len(weights_RP)
+    per_meeting = np.divide(1.0, meetings_PP, out=np.zeros_like(meetings_PP), where=meetings_PP > 0)
+    np.fill_diagonal(per_meeting, 0)
+    between_sums, between_pairs = sums_PP * per_meeting, np.outer(sizes, sizes) * per_meeting
     n = len(prompt_N)
     within_weight = float((sizes * (sizes - 1)).sum() / (n * (n - 1)))
-    own = np.zeros(len(drawn_RP))
+    own = np.zeros(len(weights_RP))
     if within_weight > 0:
-        own += within_weight * _ratio(drawn_RP @ within_sums, drawn_RP @ (sizes * (sizes - 1)))
+        own += within_weight * _ratio(weights_RP @ within_sums, weights_RP @ (sizes * (sizes - 1)))
     if within_weight < 1:
-        between = np.einsum("rp,pq,rq->r", drawn_RP, between_sums, drawn_RP)
-        pairs = np.einsum("rp,pq,rq->r", drawn_RP, between_pairs, drawn_RP)
+        between = np.einsum("rp,pq,rq->r", weights_RP, between_sums, weights_RP)
+        pairs = np.einsum("rp,pq,rq->r", weights_RP, between_pairs, weights_RP)
         own += (1 - within_weight) * _ratio(between, pairs)
-    cross = _ratio(drawn_RP @ (groups @ _means(x_ND, y_MD, kernel)), drawn_RP @ sizes)
+    cross = _ratio(weights_RP @ (groups @ _means(x_ND, y_MD, kernel)), weights_RP @ sizes)
     return own + _mean_of_pairs(y_MD, kernel) - 2 * cross
 
 

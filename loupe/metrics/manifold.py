@@ -33,7 +33,7 @@ def recall_score(images: ImageSet, real: RealPhotos) -> float:
     return float(recall_resamples(images, real, np.ones((1, len(images))))[0])
 
 
-def recall_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
+def recall_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
     """Return the recall under each resample, of the distinct images that it holds: copies would have balls of radius 0.
 
     NaN where a resample has k images or fewer.
@@ -41,7 +41,7 @@ def recall_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> 
     require_images(images, NEIGHBOURS + 1, "recall")
     require_images(real.held_out, 1, "the real side of recall")
     to_real = _distances(images.array(FEATURES), real.held_out.array(FEATURES))
-    drawn_RN = np.asarray(counts_RN) > 0
+    drawn_RN = np.asarray(weights_RN) > 0
     radii_RN = _radii_of_drawn(images.array(FEATURES), drawn_RN)
     recalls = np.full(len(drawn_RN), np.nan)
     for r, is_drawn in enumerate(drawn_RN):
@@ -56,11 +56,11 @@ def coverage_score(images: ImageSet, real: RealPhotos) -> float:
     return float(coverage_resamples(images, real, np.ones((1, len(images))))[0])
 
 
-def coverage_resamples(images: ImageSet, real: RealPhotos, counts_RN: NDArray) -> Array:
+def coverage_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Array:
     """Return the coverage under each resample; fewer distinct images cover less."""
     require_images(images, 1, "coverage")
     inside = _inside_real_balls(images, real).astype(np.float64)
-    return ((np.asarray(counts_RN, dtype=np.float64) @ inside) > 0).mean(axis=1)
+    return ((np.asarray(weights_RN, dtype=np.float64) @ inside) > 0).mean(axis=1)
 
 
 def _inside_real_balls(images: ImageSet, real: RealPhotos) -> NDArray[np.bool_]:

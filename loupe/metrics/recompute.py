@@ -21,6 +21,7 @@ from loupe.evaluate_params import SelectParams
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest, Selection, Standing
 from loupe.metric_specs import applicable_specs, checkpoint_columns
 from loupe.metrics import overfitting, tables
+from loupe.metrics.bootstrap import strata_of
 from loupe.metrics.controls import FILES, control_scores
 from loupe.metrics.estimates import Resampling, mean_estimate
 from loupe.metrics.evaluation import RESAMPLES, Evaluated, aims_of, evaluated_sets
@@ -170,16 +171,18 @@ def evaluated_again(
     files = files_as_they_are(folder, manifest.files)
     sets = {step: read_image_set(folder, step_name(step), files, made_by=made_by) for step in samples.steps}
     arrays, metadata = read_arrays(folder, RESAMPLES, files[RESAMPLES], made_by=made_by)
-    if "counts" not in arrays or "prompts" not in metadata:
+    if "weights" not in arrays or "prompts" not in metadata:
         raise PipelineError(f"{folder / RESAMPLES} holds no resamples. Make it anew: dvc repro --force {made_by}")
     prompts = tuple(json.loads(metadata["prompts"]))
+    colours = {prompt.prompt_id: prompt.colour for prompt in samples.prompts}
+    strata = strata_of([colours.get(prompt) for prompt in prompts])
     return evaluated_sets(
         samples,
         Measured(computed=0, reused=0),
         sets,
         real=real,
         specs=applicable_specs(manifest.extractors),
-        resampling=Resampling(prompts=prompts, counts_RP=arrays["counts"]),
+        resampling=Resampling(prompts=prompts, strata=strata, weights_RP=arrays["weights"]),
         aims=aims,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,12 +10,21 @@ from pathlib import Path
 from loupe.atomic_io import read_record, read_records, sha256_file
 from loupe.errors import PipelineError
 from loupe.metrics.image_set import ImageSet
-from loupe.metrics.images import ImageFile, UnreadableImageError, check_image_files, check_sizes, read_pixels
+from loupe.metrics.images import (
+    ImageFile,
+    UnreadableImageError,
+    check_image_files,
+    check_sizes,
+    read_pixels,
+    why_not_as_recorded,
+)
 from loupe.metrics.measure import ImageRow
 from loupe.records import CaptionRecord, DatasetManifest, SampleRecord, SamplesManifest, Split
 
 UNREADABLE = "unreadable: "
 """Begins the reason of a picture that was drawn well, as far as its manifest knows, and cannot be looked at."""
+MOST_REASONS = 3
+"""Why pictures are invalid, told where none is valid."""
 
 
 def split_captions(dataset: DatasetManifest, folder: Path, split: Split) -> list[CaptionRecord]:
@@ -52,17 +62,20 @@ def is_valid(sample: SampleRecord) -> bool:
 def checked_samples(
     manifest: SamplesManifest, folder: Path, *, decoded_before: Callable[[Sequence[str]], Container[str]], made_by: str
 ) -> SamplesManifest:
-    """Return the manifest with an `invalid_reason` for every picture that is none: not decodable, not RGB, wrong size.
+    """Return the manifest with an `invalid_reason` for every picture that cannot be looked at.
 
-    `decoded_before` returns those hashes whose pictures need not be opened again. Raises PipelineError when a file is
-    not, byte for byte, the one that the manifest names.
+    It is not there, not the one of the manifest byte for byte, not decodable, not RGB or of another size.
+    `decoded_before` returns those hashes whose pictures need not be opened again; `made_by` names the stage that can
+    make pictures anew.
     """
     files = {i: ImageFile(folder / str(s.file), str(s.sha256)) for i, s in enumerate(manifest.samples) if is_valid(s)}
-    check_image_files(list(files.values()), where=str(folder), made_by=made_by)
+    others = {i: f"{why}. Make it anew: dvc repro --force {made_by}" for i, why in _not_as_recorded(files).items()}
+    files = {i: file for i, file in files.items() if i not in others}
     known = decoded_before([file.sha256 for file in files.values()])
     size_px = (manifest.height_px, manifest.width_px)
     unread = {i: _why_unreadable(file, size_px) for i, file in files.items() if file.sha256 not in known}
-    return marked_unreadable(manifest, {str(manifest.samples[i].file): why for i, why in unread.items() if why})
+    reasons = {i: f"{UNREADABLE}{why}" for i, why in (others | unread).items() if why}
+    return marked_unreadable(manifest, {str(manifest.samples[i].file): reason for i, reason in reasons.items()})
 
 
 def marked_unreadable(manifest: SamplesManifest, reasons: Mapping[str, str]) -> SamplesManifest:
@@ -94,10 +107,12 @@ def sample_rows(manifest: SamplesManifest, folder: Path, *, made_by: str) -> dic
             cell = (sample.prompt_id, sample.seed_index)
             rows[sample.step].append(ImageRow(cell=cell, file=file, text=prompt.text, colour=prompt.colour))
     if not any(rows.values()):
+        reasons = Counter(str(sample.invalid_reason).partition(" (sha256")[0] for sample in manifest.samples)
+        found = "\n".join(f"  - {count} x {reason}" for reason, count in reasons.most_common(MOST_REASONS))
         raise PipelineError(
-            f"None of the {len(manifest.samples)} pictures in {folder} is valid (black, flat, not finite or "
-            "unreadable), so nothing can be scored. Look at the training loss, lower train.learning_rate, or redo: "
-            f"dvc repro {made_by}"
+            f"None of the {len(manifest.samples)} pictures in {folder} is valid, so nothing can be scored:\n{found}\n"
+            "Where files are missing or changed, make them anew; of black, flat or not finite pictures look at the "
+            f"training loss and lower train.learning_rate. Redo: dvc repro --force {made_by}"
         )
     return rows
 
@@ -120,11 +135,15 @@ class StepSets(Mapping[int, ImageSet]):
         return len(self._steps)
 
 
+def _not_as_recorded(files: Mapping[int, ImageFile]) -> dict[int, str]:
+    return {i: why for i, file in files.items() if (why := why_not_as_recorded(file))}
+
+
 def _why_unreadable(file: ImageFile, size_px: tuple[int, int]) -> str | None:
     try:
         found_px = read_pixels(file).shape[:2]
     except UnreadableImageError as error:
-        return f"{UNREADABLE}{error.reason}"
+        return error.reason
     if found_px != size_px:
-        return f"{UNREADABLE}is {found_px[1]} x {found_px[0]} px, not {size_px[1]} x {size_px[0]}"
+        return f"is {found_px[1]} x {found_px[0]} px, not {size_px[1]} x {size_px[0]}"
     return None

@@ -1,6 +1,6 @@
 """Scores of every checkpoint, their intervals and their paired differences to the base model. It reads no file.
 
-Every checkpoint is resampled with the same counts per prompt, so a difference between two of them is paired on the
+Every checkpoint is resampled with the same weights per prompt, so a difference between two of them is paired on the
 same prompts and seeds. A value that cannot be computed is absent, with the reason; never NaN, never 0.
 """
 
@@ -27,7 +27,6 @@ from loupe.metrics.estimates import (
     mean_of_finite,
     set_estimate,
     share_of_photos_difference,
-    widened_for,
 )
 from loupe.metrics.image_set import Array, ImageSet, RealPhotos, TooFewImagesError
 from loupe.records import BASE_STEP
@@ -191,16 +190,16 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     images, real = _as_seen(images, real, spec)
-    value, counts = resolve_compute(spec.compute)(images, real), resampling.counts_of(images.cells)
-    if not len(counts):
+    value, weights = resolve_compute(spec.compute)(images, real), resampling.weights_of(images.cells)
+    if not len(weights):
         return Estimate(value=value, draws=np.zeros(0), interval=None, cells=images.cells)
-    of_counts = resolve_compute(spec.resamples)
+    resamples = resolve_compute(spec.resamples)
     if spec.unbiased:
-        draws = widened_for(of_counts(images, real, counts), images.cells)
+        draws = resampling.widened_for(resamples(images, real, weights), images.cells)
         return Estimate(value=value, draws=draws, interval=interval_of(draws, images.cells), cells=images.cells)
     prompts = images.prompt_index()
     kept_PN = prompts != np.arange(len(first_rows(images.cells)))[:, None]
-    found = set_estimate(value, of_counts(images, real, kept_PN.astype(np.int64)), images.cells, resampling)
+    found = set_estimate(value, resamples(images, real, kept_PN.astype(np.int64)), images.cells, resampling)
     return bounded(found, spec, len(real.held_out))
 
 

@@ -50,7 +50,7 @@ def test_every_metric_names_functions_that_exist_with_the_expected_arguments(key
     if spec.null is not None:
         assert list(inspect.signature(resolve_compute(spec.null)).parameters) == ["real", "n_images"]
     if spec.level == "set":
-        assert list(inspect.signature(resolve_compute(spec.resamples)).parameters) == [*expected, "counts_RN"]
+        assert list(inspect.signature(resolve_compute(spec.resamples)).parameters) == [*expected, "weights_RN"]
     else:
         assert spec.resamples is None
 

@@ -7,7 +7,6 @@ import pytest
 
 from loupe.metrics.bootstrap import (
     Interval,
-    counts_per_image,
     draws_needed,
     expansion,
     holm_adjusted,
@@ -15,19 +14,59 @@ from loupe.metrics.bootstrap import (
     percentile_interval,
     resample_prompts,
     sign_p_value,
+    strata_of,
+    weights_per_image,
     widened,
 )
 
 
 def test_images_of_one_prompt_are_taken_together() -> None:
-    counts = counts_per_image(np.array([[2, 0, 1]]), ["a", "b", "c"], ["a", "a", "b", "c", "c"])
+    counts = weights_per_image(np.array([[2, 0, 1]]), ["a", "b", "c"], ["a", "a", "b", "c", "c"])
     assert counts.tolist() == [[2, 2, 0, 1, 1]]
 
 
-def test_every_resample_has_as_many_prompts_as_there_are() -> None:
-    counts = resample_prompts(7, 50, np.random.default_rng(0))
-    assert (counts.sum(axis=1) == 7).all()
-    assert (counts == resample_prompts(7, 50, np.random.default_rng(0))).all()
+@pytest.mark.parametrize(
+    ("colours", "expected"),
+    [
+        (["Red", None, "Red", "Red", None, None], ["Red", "none", "Red", "Red", "none", "none"]),
+        (["Red", "Blue", "Red", "Red", "Blue", None], ["Red", "rest", "Red", "Red", "rest", "rest"]),
+        (["Red", "Blue", "Red", "Red", "Blue"], ["Red"] * 5),
+        (["Red", "Red", "Blue", "Blue", None], ["rest"] * 5),
+        (["Red", "Red", "Red", "", None, ""], ["Red", "Red", "Red", "none", "none", "none"]),
+        (["no colour"] * 3 + [None] * 3, ["Red"] * 3 + ["none"] * 3),
+        (["Red"], ["rest"]),
+        ([], []),
+    ],
+)
+def test_colours_of_three_prompts_are_strata_and_the_others_one(colours: list[str | None], expected: list[str]) -> None:
+    found = strata_of(colours)
+    assert [found.index(stratum) for stratum in found] == [expected.index(stratum) for stratum in expected]
+
+
+def test_every_resample_has_as_much_of_each_stratum_as_there_is() -> None:
+    """Of 7 prompts 6 are drawn, and each weighs 7 / 6."""
+    strata = ["a"] * 7 + ["b"] * 3 + ["alone"]
+    weights = resample_prompts(strata, 50, np.random.default_rng(0))
+    assert weights[:, :7].sum(axis=1) == pytest.approx(7)
+    assert weights[:, 7:10].sum(axis=1) == pytest.approx(3)
+    assert (weights[:, 10] == 1).all()
+    drawn = weights[:, :7] * 6 / 7
+    assert drawn == pytest.approx(drawn.round())
+    assert len(np.unique(drawn.round())) > 2
+    assert (weights == resample_prompts(strata, 50, np.random.default_rng(0))).all()
+
+
+def test_means_of_resamples_vary_as_those_of_stratified_samples() -> None:
+    """The variance of the mean is the sum over strata of (n / N)^2 s^2 / n, s^2 with n - 1 below."""
+    rng = np.random.default_rng(3)
+    sizes = {"a": 3, "b": 5, "c": 8}
+    values = np.concatenate([10 * place + rng.normal(size=n) for place, n in enumerate(sizes.values())])
+    strata = [stratum for stratum, n in sizes.items() for _ in range(n)]
+    means = mean_resamples(values, resample_prompts(strata, 200_000, rng))
+    parts = np.split(values, [3, 8])
+    expected = sum(len(part) * part.var(ddof=1) for part in parts) / len(values) ** 2
+    assert means.var() == pytest.approx(expected, rel=0.02)
+    assert means.mean() == pytest.approx(values.mean(), abs=0.01)
 
 
 def test_means_skip_images_without_a_value() -> None:
@@ -45,21 +84,23 @@ def test_interval_ignores_draws_without_a_value_and_needs_two() -> None:
 
 
 def test_draws_are_widened_to_students_interval_about_their_own_mean() -> None:
-    """16 prompts: t = 2.1314 with 15 degrees of freedom, sqrt(16 / 15) for the draws, against 1.96."""
-    assert expansion(16) == pytest.approx(2.131450 / 1.959964 * np.sqrt(16 / 15), rel=1e-6)
-    assert expansion(10_000) == pytest.approx(1, abs=1e-3)
+    """16 prompts: t = 2.1314 with 15 degrees of freedom; 15 of three strata: 2.4469 with half of 12; against 1.96."""
+    assert expansion(["any"] * 16) == pytest.approx(2.131450 / 1.959964, rel=1e-6)
+    assert expansion(["a"] * 5 + ["b"] * 5 + ["c"] * 5) == pytest.approx(2.446912 / 1.959964, rel=1e-6)
+    assert expansion(["a", "b"]) == pytest.approx(12.706205 / 1.959964, rel=1e-6), "one degree at least"
+    assert expansion(["any"] * 10_000) == pytest.approx(1, abs=1e-3)
     draws = np.array([1.0, np.nan, 2.0, 6.0])
-    wide = widened(draws, 16)
+    wide = widened(draws, ["any"] * 16)
     assert np.isnan(wide[1])
-    assert np.delete(wide, 1) == pytest.approx(3 + expansion(16) * np.array([-2.0, -1.0, 3.0]))
-    assert widened(np.zeros(5), 16).tolist() == [0.0] * 5
+    assert np.delete(wide, 1) == pytest.approx(3 + expansion(["any"] * 16) * np.array([-2.0, -1.0, 3.0]))
+    assert widened(np.zeros(5), ["any"] * 16).tolist() == [0.0] * 5
 
 
 def test_the_widened_interval_of_a_mean_is_students() -> None:
     rng = np.random.default_rng(4)
     values = rng.normal(size=12)
-    counts = resample_prompts(12, 40_000, rng)
-    interval = percentile_interval(widened(mean_resamples(values, counts), 12))
+    counts = resample_prompts(["any"] * 12, 40_000, rng)
+    interval = percentile_interval(widened(mean_resamples(values, counts), ["any"] * 12))
     half = 2.200985 * values.std(ddof=1) / np.sqrt(12)
     assert interval.hi - interval.lo == pytest.approx(2 * half, rel=0.02)
 
@@ -68,7 +109,7 @@ def test_a_p_value_is_small_just_where_the_interval_leaves_0_out() -> None:
     """A thousandth of the draws lies between: the p-value counts the observed sample too."""
     rng = np.random.default_rng(5)
     for shift in np.linspace(0, 1, 41):
-        draws = widened(shift + 0.25 * rng.normal(size=2000), 16)
+        draws = widened(shift + 0.25 * rng.normal(size=2000), ["any"] * 16)
         without_0 = [np.percentile(draws, tail) > 0 for tail in (2.4, 2.6)]
         assert without_0[0] <= (sign_p_value(draws) < 0.05) <= without_0[1]
         assert without_0[0] <= (not percentile_interval(draws).contains(0)) <= without_0[1]
@@ -81,7 +122,7 @@ def covered(rng: np.random.Generator, *, by_prompt: bool) -> bool:
     values, names = gain.ravel(), [str(i) for i in range(n_prompts) for _ in range(seeds)]
     units = names if by_prompt else [str(i) for i in range(len(names))]
     prompts = list(dict.fromkeys(units))
-    counts = counts_per_image(resample_prompts(len(prompts), 200, rng), prompts, units)
+    counts = weights_per_image(resample_prompts(["any"] * len(prompts), 200, rng), prompts, units)
     return percentile_interval(mean_resamples(values, counts)).contains(0.5)
 
 

@@ -12,7 +12,6 @@ from loupe.metrics import image_set as names
 from loupe.metrics.bootstrap import Interval, percentile_interval
 from loupe.metrics.estimates import (
     Estimate,
-    Resampling,
     bounded,
     mean_estimate,
     resampling_of,
@@ -67,7 +66,7 @@ def simulated(request: pytest.FixtureRequest) -> Simulated:
         sets = {0: drawn(rng, centres, scale=1.0, shift=0.0), 10: drawn(rng, centres, scale=scale, shift=shift)}
         resampling = resampling_of(PROMPTS, 200, rng)
         found.runs.append(score_steps(sets, real, SPECS, resampling))
-        copies = frechet_resamples(sets[0], real, resampling.counts_of(CELLS))
+        copies = frechet_resamples(sets[0], real, resampling.weights_of(CELLS))
         value = found.runs[-1][0].values["fd_demo"].value
         found.naive.append(Estimate(value, copies, percentile_interval(copies)))
     return found
@@ -125,8 +124,7 @@ def test_the_draws_vary_as_the_jackknife_says() -> None:
     n = 6
     cells = tuple((f"p{i}", 0) for i in range(n))
     without = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
-    rng = np.random.default_rng(0)
-    resampling = Resampling(tuple(p for p, _ in cells), rng.multinomial(n, np.full(n, 1 / n), size=200_000))
+    resampling = resampling_of(tuple(p for p, _ in cells), 200_000, np.random.default_rng(0))
     jackknife = (n - 1) / n * ((without - without.mean()) ** 2).sum()
     draws = set_estimate(2.0, without, cells, resampling).draws
     widening = 2.5706 / 1.95996  # Student's t of five degrees of freedom, for the normal deviate

@@ -70,19 +70,41 @@ def test_a_prompt_that_the_text_tower_cuts_is_reported(evaluated: Run, capsys: p
     assert finding in capsys.readouterr().out
 
 
-def test_changed_missing_and_unreadable_pictures_are_all_named(evaluated: Run) -> None:
-    changed, missing = (evaluated.paths.samples / evaluated.samples().samples[i].file for i in (0, 3))
-    content = bytearray(changed.read_bytes())
+def test_pictures_that_are_not_those_of_the_manifest_count_as_invalid_and_the_others_are_scored(
+    evaluated: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One has a byte that differs, though its features are known; one is gone, and both are of the checkpoint."""
+    before = evaluated.table("checkpoints.csv")
+    changed, missing = [s for s in evaluated.samples().samples if s.step == 10][:2]
+    content = bytearray((evaluated.paths.samples / changed.file).read_bytes())
     content[-20] ^= 1
-    changed.write_bytes(bytes(content))
-    missing.unlink()
+    (evaluated.paths.samples / changed.file).write_bytes(bytes(content))
+    (evaluated.paths.samples / missing.file).unlink()
+    evaluated.stage(evaluate)
+    evaluated.stage(select)
+    base, last = evaluated.table("checkpoints.csv")
+    assert (last["n_used"], last["invalid_count"], base["n_used"]) == ("4", "2", "6")
+    assert without_best(base) == without_best(before[0])
+    assert last["clip_demo"] != before[1]["clip_demo"]
+    unreadable, said = evaluated.evaluation().unreadable, capsys.readouterr().out
+    assert set(unreadable) == {changed.file, missing.file}
+    assert unreadable[changed.file].startswith("unreadable: changed since it was made (sha256 ")
+    assert unreadable[missing.file].startswith("unreadable: No such file or directory. ")
+    for file, reason in unreadable.items():
+        assert reason.endswith("Make it anew: dvc repro --force generate")
+        assert f"{file} is {reason}" in said
+    gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
+    assert "2 invalid pictures, allowed 0" in gates
+    assert not recompute_scores(evaluated.paths).disagreements
+
+
+def test_a_folder_without_one_picture_of_the_manifest_is_said(evaluated: Run) -> None:
+    for sample in evaluated.samples().samples:
+        (evaluated.paths.samples / sample.file).unlink()
     with pytest.raises(PipelineError) as caught:
         evaluated.stage(evaluate)
-    message = str(caught.value)
-    assert "2 problems" in message
-    assert f"{changed}: changed since it was made" in message
-    assert f"{missing}: No such file" in message
-    assert "dvc repro --force generate" in message
+    assert "None of the 12 pictures" in str(caught.value)
+    assert "- 12 x unreadable: No such file or directory. Make it anew: dvc repro --force generate" in str(caught.value)
 
 
 def test_a_picture_that_cannot_be_read_is_counted_excluded_reported_and_fails_the_gate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from loupe.atomic_io import read_record, sha256_file
 from loupe.evaluation_records import ReferenceManifest
 from loupe.metric_specs import LOSS_COLUMNS, METRIC_SPECS, MetricSpec, checkpoint_columns
 from loupe.metrics.estimates import resampling_of
-from loupe.metrics.evaluation import Evaluated
+from loupe.metrics.evaluation import RESAMPLES, Evaluated
+from loupe.metrics.image_set_files import read_arrays
 from loupe.metrics.measure import Measured
+from loupe.metrics.recompute import recompute_scores
 from loupe.metrics.scoring import StepScores
 from loupe.records import SamplesManifest
 from loupe.run_store import RunStore
@@ -106,6 +109,20 @@ def test_every_score_has_its_provenance(run: Run) -> None:
     }
     assert set(manifest.real_scores) == {key for key in KEYS if not METRIC_SPECS[key].against_real}
     assert all(sha256_file(run.paths.evaluation / name) == sha256 for name, sha256 in manifest.files.items())
+
+
+def test_prompts_are_resampled_within_their_colours(evaluated: Run) -> None:
+    """Three ask for each of three colours: every resample holds as much of all."""
+    manifest = write_samples(evaluated.paths.samples, steps=(0, 10), prompts=toy_prompts(9), seeds=1)
+    evaluated.stage(evaluate)
+    path = evaluated.paths.evaluation / RESAMPLES
+    arrays, metadata = read_arrays(path.parent, path.name, sha256_file(path), made_by="evaluate")
+    assert json.loads(metadata["prompts"]) == [prompt.prompt_id for prompt in manifest.prompts]
+    for first in range(3):
+        assert manifest.prompts[first].colour == manifest.prompts[first + 6].colour
+        assert arrays["weights"][:, first::3].sum(axis=1) == pytest.approx(3)
+    assert len(np.unique(arrays["weights"][:, 0])) > 2
+    assert not recompute_scores(evaluated.paths).disagreements
 
 
 def test_selection_is_backed_by_the_table(run: Run) -> None:
