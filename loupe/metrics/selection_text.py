@@ -77,7 +77,9 @@ def _verdict(comparison: Comparison) -> str:
     name = step_name(comparison.chosen.step)
     if comparison.verdict == "selected":
         if len(comparison.tied) == 1:
-            return f"{name} is recommended: every other checkpoint that could be is clearly behind it."
+            others = comparison.merits.keys() - comparison.gates_failed.keys() - {comparison.chosen.step}
+            why = "every other one that passes them is clearly behind it or not clearly above the base model"
+            return f"{name} is recommended: it passes the gates, and {why if others else 'no other checkpoint does'}."
         return (
             f"{name} is recommended: it is the earliest of {len(comparison.tied)} checkpoints (steps "
             f"{_listed(comparison.tied)}) that cannot be told from the best."

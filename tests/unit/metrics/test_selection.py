@@ -96,6 +96,16 @@ def test_the_earliest_that_cannot_be_told_from_the_best_is_chosen() -> None:
     assert "Clearly behind the best in merit: step-000075" in text
 
 
+def test_one_that_is_recommended_alone_says_what_became_of_the_others() -> None:
+    alone = compare(evidence(75, 30.0, centred=0.1), evidence(150, 20.0))
+    assert (alone.verdict, alone.chosen.step) == ("selected", 150)
+    assert "step-000150 is recommended: it passes the gates, and no other checkpoint does." in reason(alone)
+    ahead = only_distance(evidence(75, 5.0), evidence(150, 30.0))
+    assert (ahead.verdict, ahead.tied) == ("selected", (150,))
+    said = "it passes the gates, and every other one that passes them is clearly behind it or not clearly above the"
+    assert said in reason(ahead)
+
+
 def test_the_front_keeps_whoever_is_best_in_something() -> None:
     steps = [evidence(75, 9.0, others=1.0), evidence(150, 5.0, others=5.0), evidence(225, 2.0, others=2.0)]
     assert [c.step for c in pareto_front(steps, list(KEYS))] == [75, 150]
