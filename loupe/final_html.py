@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from loupe.evaluation_records import TestLook
+from loupe.evaluation_records import Selection, TestLook
 from loupe.looks import look_note
 from loupe.metric_specs import MetricSpec, known_specs
 from loupe.wording import direction, interval, number, step_label
@@ -35,6 +35,16 @@ def final_note(final: Mapping[str, Any], looks: Sequence[TestLook]) -> str:
     ]
     of = f" {', '.join(counts)}." if counts else ""
     return f"{look_note(looks)}{of}"
+
+
+def gates_on_test(final: Mapping[str, Any], selection: Selection | None) -> str:
+    """Return a sentence where the recommended checkpoint fails gates on the test split; "" where it fails none."""
+    failed = final.get("gates_failed")
+    if selection is None or selection.verdict != "selected" or final.get("step") != selection.step:
+        return ""
+    if not isinstance(failed, str) or not failed:
+        return ""
+    return f"On the test split, with new prompts and seeds, it fails gates that it passed before: {failed}."
 
 
 def _row(final: Mapping[str, Any], spec: MetricSpec) -> str:

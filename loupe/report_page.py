@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 
 from loupe.errors import PipelineError
-from loupe.final_html import final_note, final_table
+from loupe.final_html import final_note, final_table, gates_on_test
 from loupe.nearest_html import NEAREST_NOTE, nearest_pairs, nearest_table
 from loupe.records import BASE_STEP, PromptRecord
 from loupe.report_svg import score_svg
@@ -76,6 +76,7 @@ def report_html(store: RunStore, *, prompt_ids: Collection[str] = ()) -> str:
     lead, why = decision_and_why(reason)
     sections = (
         _state_note(store),
+        _gates_note(store),
         _score_section(store),
         _curve_section(store),
         _picture_section(store, prompt_ids),
@@ -113,6 +114,11 @@ def _listed(sentences: Sequence[str]) -> str:
 def _state_note(store: RunStore) -> str:
     state = run_state(store)
     return "" if state.kind == "complete" else f'<p class="warn">{escape(state.summary)}</p>'
+
+
+def _gates_note(store: RunStore) -> str:
+    failed = gates_on_test(store.final(), store.selection())
+    return f'<p class="warn">{escape(failed)}</p>' if failed else ""
 
 
 def _score_section(store: RunStore) -> str:

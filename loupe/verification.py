@@ -33,12 +33,13 @@ def verify_results(paths: ProjectPaths, params: Params) -> Verified:
     from loupe.metrics.recompute import disagreement_message, recompute_scores, recompute_selection
     from loupe.metrics.recompute_final import recompute_final
 
+    changed = changed_params(RunFiles(paths.root), paths.root)
+    gates = None if "confirm" in changed else params.select
     parts: dict[str, tuple[str, Callable[[], Recomputed]]] = {
         "evaluate": ("checkpoints.csv", lambda: recompute_scores(paths)),
         "select": ("selection.json", lambda: recompute_selection(paths, params.select)),
-        "confirm": ("final.json", lambda: recompute_final(paths)),
+        "confirm": ("final.json", lambda: recompute_final(paths, gates)),
     }
-    changed = changed_params(RunFiles(paths.root), paths.root)
     n_numbers, problems, left_out = 0, [], []
     for stage, (file, compute) in parts.items():
         if stage != "evaluate" and not (paths.metrics / file).is_file():
@@ -47,6 +48,8 @@ def verify_results(paths: ProjectPaths, params: Params) -> Verified:
         if stage == "select" and stage in changed:
             left_out.append(f"metrics/{file}, because params.yaml has changed since ({changed[stage]})")
             continue
+        if stage == "confirm" and gates is None:
+            left_out.append(f"the gates in metrics/{file}, because params.yaml has changed since ({changed[stage]})")
         try:
             done = compute()
         except PipelineError as error:

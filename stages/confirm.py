@@ -13,7 +13,7 @@ from loupe.atomic_io import empty_folder, read_record, write_csv, write_json, wr
 from loupe.evaluation_records import PhotoDraws, ReferenceManifest, Selection
 from loupe.looks import look_note, remember_look
 from loupe.params import Params
-from loupe.paths import ProjectPaths
+from loupe.paths import ProjectPaths, step_name
 from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
@@ -39,6 +39,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.image_set_files import read_image_set, write_image_set
     from loupe.metrics.measure import measure_images
     from loupe.metrics.nulls import photo_scores
+    from loupe.metrics.recommendation import gates_failed_on_test
     from loupe.metrics.samples import photo_rows, split_captions
 
     settings = params.evaluate
@@ -77,8 +78,11 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     write_csv(paths.metrics / "final.csv", tables.FINAL_COLUMNS, tables.final_rows(evaluated, **beside))
     look = {"test_sha256": dataset.captions_sha256["test"], "step": selection.step}
     looks = remember_look(paths.work, rendered.manifest, extractors.infos, **look)
-    write_json(paths.metrics / "final.json", tables.final(evaluated, extractors.infos, verdict=selection.verdict))
-    for line in (*evaluated.said, *extractors.notes, look_note(looks)):
+    failed = gates_failed_on_test(evaluated, params.select)
+    final = tables.final(evaluated, extractors.infos, verdict=selection.verdict, gates_failed=failed)
+    write_json(paths.metrics / "final.json", final)
+    gates = f"{step_name(selection.step)} fails gates: {failed}" if failed else ""
+    for line in filter(None, (*evaluated.said, gates, *extractors.notes, look_note(looks))):
         print(f"confirm: on test: {line}")
     report_counts("confirm", computed=rendered.n_computed, reused=rendered.n_reused)
 

@@ -212,7 +212,7 @@ def write_selection(root: Path, shape: Shape, verdict: str = "selected") -> None
     )  # fmt: skip
 
 
-def write_ends(root: Path, shape: Shape) -> None:
+def write_ends(root: Path, shape: Shape, *, gates_failed: str = "") -> None:
     paths = ProjectPaths(root)
     manifest = SamplesManifest.model_validate_json((paths.samples / "manifest.json").read_bytes())
     write_record(paths.confirmation / "manifest.json", manifest.model_copy(update={"samples": ()}))
@@ -229,6 +229,7 @@ def write_ends(root: Path, shape: Shape) -> None:
             "fd_demo_diff": -61.2,
             "fd_demo_diff_lo": -69.5,
             "fd_demo_diff_hi": -52.8,
+            "gates_failed": gates_failed,
         },
     )
     of_pictures = {"base": 75.0, "selected": 13.8, "diff": -61.2, "diff_lo": -69.5, "diff_hi": -52.8}

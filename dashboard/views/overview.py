@@ -16,7 +16,7 @@ from dashboard.components.kept_charts import show_chart
 from dashboard.components.markup import facts, reasoned, stage_rail, state_banner
 from dashboard.current_run import current_store
 from loupe.evaluation_records import EvaluationManifest
-from loupe.final_html import final_note, final_table
+from loupe.final_html import final_note, final_table, gates_on_test
 from loupe.nearest_html import NEAREST_NOTE, nearest_pairs, nearest_table
 from loupe.paths import SPLITS
 from loupe.run_scores import MetricColumn
@@ -55,7 +55,8 @@ def _headline(store: RunStore, state: RunState) -> str:
     selection = store.selection()
     if selection:
         title = f"Ship {step_label(selection.step).lower()}" if selection.verdict == "selected" else "No clear winner"
-        reason = reasoned(selection.reason)
+        failed = gates_on_test(store.final(), selection)
+        reason = reasoned(selection.reason) + (f'<p class="lp-caution">{escape(failed)}</p>' if failed else "")
     elif state.kind == "absent":
         title, reason = (
             "Nothing to review yet",

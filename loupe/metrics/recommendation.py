@@ -1,5 +1,6 @@
-"""The recommendation from what `evaluate` wrote: its table of scores and its bootstrap draws. It writes nothing.
+"""The recommendation from what `evaluate` wrote, its table of scores and its bootstrap draws, and its gates once more.
 
+It writes nothing.
 The rule is in loupe/metrics/selection.py.
 """
 
@@ -7,15 +8,18 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 
 from loupe.atomic_io import read_record
 from loupe.errors import PipelineError
 from loupe.evaluate_params import SelectParams
 from loupe.evaluation_records import EvaluationManifest, Selection
-from loupe.metric_specs import applicable_specs
-from loupe.metrics.evaluation import RESAMPLES
+from loupe.metric_specs import MetricSpec, applicable_specs
+from loupe.metrics import tables
+from loupe.metrics.evaluation import RESAMPLES, Evaluated
 from loupe.metrics.image_set_files import read_arrays
-from loupe.metrics.selection import compare_checkpoints
+from loupe.metrics.scoring import draws_by_name
+from loupe.metrics.selection import compare_checkpoints, gates_failed
 from loupe.metrics.selection_evidence import Gates, step_evidence
 from loupe.metrics.selection_text import Setting, selection_reason, selection_record
 from loupe.paths import ProjectPaths
@@ -38,15 +42,7 @@ def recommend(paths: ProjectPaths, settings: SelectParams) -> Selection:
         [step_evidence(row, base, draws, keys) for row in others],
         keys={name: keys[name] for name in weights if name in keys},
         weights=weights,
-        gates=Gates(
-            text_key=keys["text"],
-            min_background_ok=settings.min_background_ok,
-            min_centred_ok=settings.min_centred_ok,
-            max_invalid=settings.max_invalid,
-            max_text_loss=settings.max_text_loss,
-            memorisation_level=settings.memorisation_level,
-            n_held_out=manifest.n_real,
-        ),
+        gates=_gates(settings, keys, n_held_out=manifest.n_real),
     )
     setting = Setting(
         rows=rows,
@@ -59,13 +55,39 @@ def recommend(paths: ProjectPaths, settings: SelectParams) -> Selection:
     return selection_record(comparison, selection_reason(comparison, setting))
 
 
+def gates_failed_on_test(evaluated: Evaluated, settings: SelectParams) -> str:
+    """Return which gates the selected checkpoint fails on the test split, "" for none; `confirm` scored no other."""
+    keys = _uses(evaluated.specs)
+    base, selected = tables.checkpoint_rows(evaluated)
+    checkpoint = step_evidence(selected, base, draws_by_name(evaluated.scores), keys)
+    gates = _gates(settings, keys, n_held_out=evaluated.n_real)
+    return "; ".join(gates_failed([checkpoint], gates).get(checkpoint.step, []))
+
+
+def _gates(settings: SelectParams, keys: Mapping[str, str], *, n_held_out: int) -> Gates:
+    return Gates(
+        text_key=keys["text"],
+        min_background_ok=settings.min_background_ok,
+        min_centred_ok=settings.min_centred_ok,
+        max_invalid=settings.max_invalid,
+        max_text_loss=settings.max_text_loss,
+        memorisation_level=settings.memorisation_level,
+        n_held_out=n_held_out,
+    )
+
+
+def _uses(specs: Mapping[str, MetricSpec]) -> dict[str, str]:
+    """Return what `select` uses a metric for -> its key."""
+    return {str(spec.criterion): key for key, spec in specs.items() if spec.criterion}
+
+
 def _keys_by_use(manifest: EvaluationManifest, settings: SelectParams) -> dict[str, str]:
     """Return what `select` uses a metric for -> its key in this run; the distance is the one of select.distance.
 
     Raises PipelineError when the run has no such distance.
     """
     specs = applicable_specs(manifest.extractors)
-    uses = {str(spec.criterion): key for key, spec in specs.items() if spec.criterion}
+    uses = _uses(specs)
     distance = uses.get(settings.distance, settings.distance)
     known = [key for key, spec in specs.items() if spec.unbiased]
     if distance not in known:

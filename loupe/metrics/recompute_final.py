@@ -7,12 +7,14 @@ of metrics/final.json and metrics/final.csv. It opens no picture of the test spl
 from __future__ import annotations
 
 from loupe.atomic_io import read_record
+from loupe.evaluate_params import SelectParams
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest, Selection
 from loupe.metrics import tables
 from loupe.metrics.evaluation_files import CONFIRMED
 from loupe.metrics.image_set import RealPhotos
 from loupe.metrics.image_set_files import read_image_set
 from loupe.metrics.number_comparison import NumberComparison, read_object, read_table
+from loupe.metrics.recommendation import gates_failed_on_test
 from loupe.metrics.recompute import (
     Recomputed,
     changed_files,
@@ -26,8 +28,11 @@ from loupe.paths import ProjectPaths
 MADE_BY = "confirm"
 
 
-def recompute_final(paths: ProjectPaths) -> Recomputed:
-    """Compute the result on the test split again; PipelineError when something that is needed is not there."""
+def recompute_final(paths: ProjectPaths, settings: SelectParams | None) -> Recomputed:
+    """Compute the result on the test split again; PipelineError when something that is needed is not there.
+
+    `settings` are those of the gates; None leaves out which of them are failed.
+    """
     folder = paths.confirmation
     manifest = read_record(folder / CONFIRMED, EvaluationManifest, made_by=MADE_BY)
     reference = read_record(paths.reference / "manifest.json", ReferenceManifest, made_by="reference")
@@ -43,7 +48,9 @@ def recompute_final(paths: ProjectPaths) -> Recomputed:
     comparison = NumberComparison()
     written = read_object(paths.metrics / "final.json", made_by=MADE_BY)
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
-    again = tables.final(evaluated, manifest.extractors, verdict=selection.verdict) | {"step": selection.step}
+    failed = None if settings is None else gates_failed_on_test(evaluated, settings)
+    again = tables.final(evaluated, manifest.extractors, verdict=selection.verdict, gates_failed=failed)
+    again["step"] = selection.step
     comparison.cells("final.json", "", written, again, tuple(again))
     rows = tables.final_rows(evaluated, nulls=manifest.nulls, real_scores=manifest.real_scores)
     table = read_table(paths.metrics / "final.csv", made_by=MADE_BY)

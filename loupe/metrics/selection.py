@@ -77,12 +77,7 @@ def compare_checkpoints(
     checkpoints: Sequence[StepEvidence], *, keys: Mapping[str, str], weights: Mapping[str, float], gates: Gates
 ) -> Comparison:
     """Apply the rule to the checkpoints (without base), ascending by step; `keys` is criterion -> metric key."""
-    losers = _text_losers(checkpoints, gates.max_text_loss)
-    failed, n_failed = {}, {c.step: 0 for c in checkpoints}
-    for checkpoint in checkpoints:
-        reasons = failed_gates(checkpoint, gates, loses_text=checkpoint.step in losers)
-        if reasons:
-            failed[checkpoint.step], n_failed[checkpoint.step] = "; ".join(reasons), len(reasons)
+    failed = gates_failed(checkpoints, gates)
     criteria = _usable(checkpoints, keys, weights)
     merits = _merits(checkpoints, {name: weights[name] for name in criteria})
     merit_p = holm_adjusted({step: sign_p_value(m.draws) for step, m in merits.items() if len(m.draws)})
@@ -95,7 +90,7 @@ def compare_checkpoints(
     tied = [c for c in front if best and not _is_behind(merits[c.step], merits[best.step], best_p.get(c.step))]
     fallback = max(
         (c for c in checkpoints if c.step in merits),
-        key=lambda c: (-n_failed[c.step], -shortfall(c, gates), merits[c.step].value),
+        key=lambda c: (-len(failed.get(c.step, ())), -shortfall(c, gates), merits[c.step].value),
         default=None,
     )
     n_draws = max((len(m.draws) for m in merits.values()), default=0)
@@ -106,13 +101,20 @@ def compare_checkpoints(
         best=best,
         front=tuple(c.step for c in front),
         tied=tuple(c.step for c in tied),
-        gates_failed=failed,
+        gates_failed={step: "; ".join(reasons) for step, reasons in failed.items()},
         criteria={name: keys[name] for name in criteria},
         merits=merits,
         merit_p=merit_p,
         best_p=best_p,
         draws_short_of=needed if n_draws < needed else None,
     )
+
+
+def gates_failed(checkpoints: Sequence[StepEvidence], gates: Gates) -> dict[int, list[str]]:
+    """Return step -> what it fails, each with what was found and what is required; none for one that passes."""
+    losers = _text_losers(checkpoints, gates.max_text_loss)
+    failed = {c.step: failed_gates(c, gates, loses_text=c.step in losers) for c in checkpoints}
+    return {step: reasons for step, reasons in failed.items() if reasons}
 
 
 def _text_losers(checkpoints: Sequence[StepEvidence], allowed: float | None) -> set[int]:

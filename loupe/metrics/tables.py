@@ -121,7 +121,9 @@ def summary(evaluated: Evaluated, nulls: Mapping[str, Null]) -> Scalars:
     return found
 
 
-def final(evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdict: str) -> Scalars:
+def final(
+    evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdict: str, gates_failed: str | None
+) -> Scalars:
     """Return metrics/final.json: the headline scores of the selected checkpoint on the test split, and minus base's.
 
     They are few, so that `dvc exp show` stays readable; `final_rows` has all.
@@ -142,6 +144,8 @@ def final(evaluated: Evaluated, extractors: tuple[ExtractorInfo, ...], *, verdic
         for name, by_key in (("selected", selected.values), ("diff", selected.differences)):
             if key in by_key:
                 found[f"{key}_{name}"] = rounded(by_key[key].value)
+    if gates_failed is not None:
+        found["gates_failed"] = gates_failed
     return found
 
 

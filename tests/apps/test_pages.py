@@ -11,7 +11,7 @@ from dashboard.components.curves import reference_key
 from loupe.metric_specs import METRIC_SPECS, VALIDATION_LOSS
 from loupe.run_scores import MetricColumn
 from tests.apps.page_driver import html_of, open_page
-from tests.run_fixture import NASTY, Shape, complete_run, write_selection
+from tests.run_fixture import NASTY, Shape, complete_run, write_ends, write_selection
 
 SMALL = Shape(steps=(75, 150), seeds=2, size_px=16)
 
@@ -89,6 +89,16 @@ def test_the_final_result_sets_base_against_the_selected_checkpoint(
     table = html[html.index("Final result on the test split") :]
     for expected in ("<b>75.0</b>", "<b>13.8</b>", "<b>−61.2</b>", "−69.5 to −52.8", "16 test prompts", "5.50 to 11.9"):
         assert expected in table, expected
+
+
+def test_a_gate_that_is_failed_on_the_test_split_stands_beside_the_recommendation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_ends(complete_run(tmp_path, SMALL), SMALL, gates_failed="centred_ok 0.81, required 0.9")
+    headline = html_of(open_page(monkeypatch, tmp_path)).partition("</header>")[0]
+    assert "it fails gates that it passed before: centred_ok 0.81, required 0.9." in headline
+    write_selection(tmp_path, SMALL, verdict="no clear winner")
+    assert "On the test split" not in html_of(open_page(monkeypatch, tmp_path)).partition("</header>")[0]
 
 
 def test_a_corrupt_file_is_named_and_everything_else_still_shows(

@@ -13,7 +13,7 @@ from loupe import cli
 from loupe.errors import PipelineError
 from loupe.report_page import report_html
 from loupe.run_store import RunStore
-from tests.run_fixture import NASTY, RUNS, Shape, complete_run, write_selection
+from tests.run_fixture import NASTY, RUNS, Shape, complete_run, write_ends, write_selection
 
 SHAPE = Shape(steps=(75, 150), seeds=2, size_px=16)
 
@@ -71,6 +71,15 @@ def test_it_holds_decision_scores_curves_final_result_and_provenance(html: str) 
         assert expected in html, expected
     assert html.count("<svg") == 5
     assert "nan" not in re.sub(r"[\w+/=]{60,}", "", html.lower()).replace("finance", "")
+
+
+def test_a_gate_that_is_failed_on_the_test_split_is_a_warning(tmp_path: Path, html: str) -> None:
+    write_ends(complete_run(tmp_path, SHAPE), SHAPE, gates_failed="centred_ok 0.81, required 0.9")
+    said = (
+        "On the test split, with new prompts and seeds, it fails gates that it passed before: centred_ok 0.81, required"
+    )
+    assert f'<p class="warn">{said} 0.9.</p>' in report_html(RunStore(tmp_path))
+    assert "On the test split, with" not in html
 
 
 def test_the_pictures_are_the_files_own_bytes(html: str, root: Path) -> None:

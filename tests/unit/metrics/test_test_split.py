@@ -23,10 +23,11 @@ from stages.evaluate import evaluate
 from stages.reference import reference
 from stages.select import select
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
-from tests.unit.metrics.evaluation_project import Run
+from tests.unit.metrics.evaluation_project import Run, params
 from tests.unit.metrics.small_run import read_json
 from tests.unit.metrics.toy_transformers import write_toy_dinov2
 
+GATES = params().select
 _WATCHERS: list[list[str]] = []
 
 
@@ -82,14 +83,14 @@ def _table(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _check_verify(run: Run) -> None:
-    again = recompute_final(run.paths)
+    again = recompute_final(run.paths, GATES)
     assert again.disagreements == ()
     assert again.n_numbers > 100
     file = run.paths.metrics / "final.csv"
     was = file.read_text()
     key, base, *others = next(line for line in was.splitlines() if line.startswith("fd_demo,")).split(",")
     file.write_text(was.replace(f"{key},{base},", f"{key},{float(base) + 1},"))
-    (found,) = recompute_final(run.paths).disagreements
+    (found,) = recompute_final(run.paths, GATES).disagreements
     assert f"final.csv: score fd_demo, base is {float(base) + 1:.8g}" in found
     assert others
     file.write_text(was)
@@ -101,6 +102,11 @@ def _check_what_else_verify_sees(run: Run) -> None:
     final, manifest = run.paths.metrics / "final.json", run.paths.confirmation / CONFIRMED
     for file, change, told in (
         (final, lambda content: content.update(verdict="perfect"), "final.json: verdict is perfect, recomputed"),
+        (
+            final,
+            lambda content: content.update(gates_failed=""),
+            "final.json: gates_failed is absent, recomputed background_ok 0",
+        ),
         (manifest, lambda content: content["nulls"]["cmmd_demo"].update(mean=7.5), "nulls, cmmd_demo, mean is 7.5"),
         (manifest, lambda content: content.update(photo_draws=None), "does not say how the nulls were drawn"),
     ):
@@ -108,9 +114,10 @@ def _check_what_else_verify_sees(run: Run) -> None:
         content = json.loads(was)
         change(content)
         file.write_text(json.dumps(content))
-        assert any(told in line for line in recompute_final(run.paths).disagreements)
+        assert any(told in line for line in recompute_final(run.paths, GATES).disagreements)
+        assert bool(recompute_final(run.paths, None).disagreements) == ("gates_failed" not in told)
         file.write_text(was)
-    assert recompute_final(run.paths).disagreements == ()
+    assert recompute_final(run.paths, GATES).disagreements == ()
 
 
 def _check_looks(run: Run, sections: dict) -> None:
@@ -148,4 +155,8 @@ def _check_final(run: Run) -> None:
     of_scores = {name.rpartition("_selected")[0] for name in final if name.endswith("_selected")} - {"n_used"}
     assert of_scores == headline & scores.keys(), "few enough for dvc exp show"
     assert (final["fd_demo_selected"], final["fd_demo_diff"]) == (selected, scores["fd_demo"]["diff"])
+    white, centred = (scores[key]["selected"] for key in ("background_ok", "centred_ok"))
+    assert max(white, centred) < min(GATES.min_background_ok, GATES.min_centred_ok), "an untrained model draws noise"
+    expected = f"background_ok {white:.3g}, required 0.9; centred_ok {centred:.3g}, required 0.9"
+    assert final["gates_failed"].startswith(expected)
     assert all(isinstance(value, float | int | str) for value in final.values())
