@@ -37,11 +37,11 @@ def final_note(final: Mapping[str, Any], looks: Sequence[TestLook]) -> str:
     return f"{look_note(looks)}{of}"
 
 
-def gates_on_test(final: Mapping[str, Any], selection: Selection | None) -> str:
+def gates_on_test(final: Mapping[str, Any] | None, selection: Selection | None) -> str:
     """Return a sentence where the recommended checkpoint fails gates on the test split; "" where it fails none."""
-    failed = final.get("gates_failed")
-    if selection is None or selection.verdict != "selected" or final.get("step") != selection.step:
+    if not final or not selection or selection.verdict != "selected" or final.get("step") != selection.step:
         return ""
+    failed = final.get("gates_failed")
     if not isinstance(failed, str) or not failed:
         return ""
     return f"On the test split, with new prompts and seeds, it fails gates that it passed before: {failed}."
