@@ -31,6 +31,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     import numpy as np
 
     from loupe.diffusion.device import choose_device, device_identity
+    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
     from loupe.metrics import tables
     from loupe.metrics.evaluation import evaluate_samples
     from loupe.metrics.evaluation_files import CONFIRMED, evaluation_manifest, write_features
@@ -55,19 +56,19 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     photos = photo_rows(captions, paths.dataset)
 
     rendered = _render(params, paths, store, captions, step=selection.step)
-    test, _ = measure_images(photos, extractors, store, batch_size=settings.batch_size, what="test photos")
-    real = RealPhotos(train=train, held_out=test)
-    evaluated = evaluate_samples(
-        rendered.manifest,
-        paths.confirmation,
-        real=real,
-        extractors=extractors,
-        store=store,
-        batch_size=settings.batch_size,
-        n_draws=settings.bootstrap_draws,
-        rng=np.random.default_rng([params.seed, 4]),
-        made_by="confirm",
-    )
+    common = {"extractors": extractors, "store": store, "batch_size": settings.batch_size}
+    with told_when_full(policy.device, lambda: FREE_MEMORY):
+        test, _ = measure_images(photos, what="test photos", **common)
+        real = RealPhotos(train=train, held_out=test)
+        evaluated = evaluate_samples(
+            rendered.manifest,
+            paths.confirmation,
+            real=real,
+            n_draws=settings.bootstrap_draws,
+            rng=np.random.default_rng([params.seed, 4]),
+            made_by="confirm",
+            **common,
+        )
     size = {"n_generated": evaluated.n_images, "n_prompts": len(evaluated.prompts)}
     draws = PhotoDraws(**size, n_draws=settings.null_draws, seed=params.seed, stream=STREAM)
     beside = photo_scores(real, evaluated.specs, draws)

@@ -22,6 +22,7 @@ STREAM = 1
 def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
     from loupe.diffusion.device import choose_device, device_identity
+    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
     from loupe.metric_specs import applicable_specs
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
@@ -38,12 +39,13 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     )
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
     images, measured = {}, []
-    for split in SPLITS:
-        rows = photo_rows(split_captions(dataset, paths.dataset, split), paths.dataset)
-        images[split], counts = measure_images(
-            rows, extractors, store, batch_size=params.evaluate.batch_size, what=f"reference: {split} photos"
-        )
-        measured.append(counts)
+    with told_when_full(policy.device, lambda: FREE_MEMORY):
+        for split in SPLITS:
+            rows = photo_rows(split_captions(dataset, paths.dataset, split), paths.dataset)
+            images[split], counts = measure_images(
+                rows, extractors, store, batch_size=params.evaluate.batch_size, what=f"reference: {split} photos"
+            )
+            measured.append(counts)
     real = RealPhotos(train=images["train"], held_out=images["val"])
 
     specs = applicable_specs(extractors.infos)

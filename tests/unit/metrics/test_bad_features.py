@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from loupe.errors import PipelineError
 from loupe.metrics.clip import load_clip
+from loupe.params import Params
+from loupe.paths import ProjectPaths
 from loupe.workstore import WorkStore
 from stages.evaluate import evaluate
 from stages.reference import reference
@@ -53,6 +56,20 @@ def test_a_feature_that_is_not_finite_names_the_extractor_and_the_picture(
     with pytest.raises(PipelineError) as caught:
         anew.stage(evaluate)
     assert f"samples: demo-clip: NaN or infinity in image for {anew.paths.samples / sample.file}. " in str(caught.value)
+
+
+@pytest.mark.parametrize("work", [reference, evaluate])
+def test_a_device_whose_memory_is_full_is_a_sentence(
+    anew: Run, monkeypatch: pytest.MonkeyPatch, work: Callable[[Params, ProjectPaths, WorkStore], None]
+) -> None:
+    def full(_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(
+        "loupe.metrics.extractors.load_clip", lambda *arguments: replace(load_clip(*arguments), images=full)
+    )
+    with pytest.raises(PipelineError, match="The memory of cpu is full. Free memory on the device, or use the proc"):
+        anew.stage(work)
 
 
 def test_a_feature_of_zeros_leaves_out_the_scores_that_need_its_direction_and_no_other(
