@@ -68,7 +68,7 @@ def test_a_device_whose_memory_is_full_is_a_sentence(
     monkeypatch.setattr(
         "loupe.metrics.extractors.load_clip", lambda *arguments: replace(load_clip(*arguments), images=full)
     )
-    with pytest.raises(PipelineError, match="The memory of cpu is full. Free memory on the device, or use the proc"):
+    with pytest.raises(PipelineError, match=r"The memory of cpu is full\. Free memory on the device, or use the proc"):
         anew.stage(work)
 
 
