@@ -6,6 +6,7 @@ How a run would go is tried in preflight_trial.py. It writes nothing.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metric_specs import MEASURE_ANEW
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
-from loupe.records import LatentsManifest
+from loupe.records import CheckpointsManifest, LatentsManifest
 from loupe.run_files import RunFiles
 from loupe.run_params import changed_params
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from loupe.metrics.extractors import Extractors
 
 ENCODE_ANEW = "dvc repro --force --single-item encode && dvc repro"
+TRAIN_ANEW = "dvc repro --force --single-item train && dvc repro"
 SCORE_ANEW = "dvc repro --force --single-item evaluate && dvc repro"
 
 
@@ -55,8 +57,8 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
         problems.append(str(error))
     if problems:
         raise PipelineError(problems_message(str(params_file), problems))
-    if replaced := _replaced_weights(params, paths, base, scorers):
-        raise PipelineError(problems_message(str(params_file), replaced))
+    if unwatched := [*_other_dtype(paths, policy), *_replaced_weights(params, paths, base, scorers)]:
+        raise PipelineError(problems_message(str(params_file), unwatched))
     steps = checkpoint_steps(params.train.max_steps, params.train.checkpoint_every)
     to_come = f"still to be downloaded from the Hub ({DOWNLOAD_SIZE}), by the first stage that needs it"
     say("base model", f"{params.model.base}, {f'whole, in {base}' if base else to_come}")
@@ -79,6 +81,25 @@ def require_prompts_fit(params: Params, base: Path) -> None:
 
     prompts = fixed_prompts(params.generate.prompts, known_colours=())
     check_prompt_lengths(load_tokenizer(base), prompts, negative_prompt=params.generate.negative_prompt)
+
+
+def _other_dtype(paths: ProjectPaths, policy: DevicePolicy) -> list[str]:
+    """Return that the environment asks for another dtype than that of the adapters here; DVC knows nothing of it.
+
+    A dtype that is merely this machine's own is no reason: results are looked at on other machines, too.
+    """
+    from loupe.diffusion.device import DTYPE_VARIABLE
+
+    files = RunFiles(paths.root)
+    trained = files.record(paths.checkpoints / "manifest.json", CheckpointsManifest, made_by="train")
+    if not os.environ.get(DTYPE_VARIABLE, "").strip() or trained is None or trained.dtype == policy.dtype_name:
+        return []
+    if not (paths.root / "dvc.lock").is_file() or "train" in changed_params(files, paths.root):
+        return []
+    return [
+        f"{DTYPE_VARIABLE} asks for {policy.dtype_name}, the adapters in data/checkpoints were trained in "
+        f"{trained.dtype}, and DVC does not watch it. Unset it, or train anew: {TRAIN_ANEW}"
+    ]
 
 
 def _replaced_weights(params: Params, paths: ProjectPaths, base: Path | None, scorers: Extractors) -> list[str]:

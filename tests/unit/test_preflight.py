@@ -20,8 +20,10 @@ from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metrics.extractors import Machine, resolve_extractors
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
+from loupe.records import CheckpointsManifest
 from loupe.workstore import WorkStore
 from tests.run_parts import write_lock
+from tests.run_shape import BASE
 from tests.tiny_models import build_tiny_base_model
 from tests.unit.diffusion.tiny_project import REPOSITORY, write_tiny_project
 
@@ -271,6 +273,24 @@ def test_prompts_are_checked_once_the_base_model_has_come(project, capsys, monke
     _, error = refusal(capsys, "check")
     assert "long" in error
     assert "tokens" in error
+
+
+def test_adapters_of_another_dtype_than_the_environment_asks_for_are_no_go(with_results, capsys, monkeypatch):
+    project, _, _ = with_results
+    trained = CheckpointsManifest(
+        base_model=BASE, fingerprint="f", checkpoints=(), effective_batch_size=1, device="a GPU",
+        dtype="bfloat16", library_versions={},
+    )  # fmt: skip
+    write_record(project / "data" / "checkpoints" / "manifest.json", trained)
+    cli.main(["check", "--fast"])
+    assert "scorers" in lines_of(capsys.readouterr().out), "that this machine computes otherwise is no mistake"
+    monkeypatch.setenv("LOUPE_DTYPE", "float32")
+    _, error = refusal(capsys, "check", "--fast")
+    assert "LOUPE_DTYPE asks for float32, the adapters in data/checkpoints were trained in bfloat16" in error
+    assert "dvc repro --force --single-item train && dvc repro" in error
+    change(project, "train", learning_rate=1.0e-5)
+    cli.main(["check", "--fast"])
+    assert "scorers" in lines_of(capsys.readouterr().out), "it is trained anew anyway"
 
 
 def test_a_base_model_whose_weights_changed_is_no_go_with_the_command_that_encodes_anew(with_results, capsys):
