@@ -119,10 +119,10 @@ def _verify(params: Params, paths: ProjectPaths, options: argparse.Namespace) ->
 
     del options
     verified = verify_results(paths, params)
-    if verified.problems:
-        raise PipelineError("\n".join(verified.problems))
     for line in verified.left_out:
         print(f"not compared: {line}")
+    if verified.problems:
+        raise PipelineError("\n".join(verified.problems))
     places = "metrics/ and in the manifests of data/"
     print(f"{verified.n_numbers} numbers in {places} agree with what the stored features and per_image.csv give")
 

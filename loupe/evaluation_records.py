@@ -101,7 +101,7 @@ class EvaluationManifest(_Record):
     best_steps: dict[str, int] = {}
     """Metric key -> the checkpoint (not the base model) that is best in it: what `_diff_best` is the difference to."""
     absent: dict[str, str] = {}
-    """step-N/<metric key> -> why checkpoints.csv has no value there."""
+    """step-N/<metric key> -> why checkpoints.csv has no value there; with `_interval` behind it, why no interval."""
     unreadable: dict[str, str] = {}
     """Picture -> why it cannot be looked at: counted as invalid here, though data/samples knows nothing of it."""
     left_out: dict[str, str] = {}

@@ -57,9 +57,11 @@ class MetricSpec:
     resamples: str | None = None
     """Level set only: 'package.module:function', (images, real, weights [R, N]) -> float64 [R], the value where image
     n weighs weights[r, n]."""
+    pairs: str | None = None
+    """Level set only, of a mean over pairs of images: 'package.module:function', (images, real) -> float64 [P, P], what
+    the pictures of two prompts, in order of their first ones, add to the value together; 0 for those of one."""
     unbiased: bool = False
-    """Level set only: whether values of bootstrap resamples centre on the value; else they are not used, see
-    estimates.set_estimate."""
+    """Level set only: whether its mean does not depend on the number of images."""
     least: float | None = None
     """Level set only: what no set of pictures scores less than; a share no more than 1."""
     image_column: str | None = None
@@ -123,7 +125,7 @@ _DISTRIBUTION = (
         extractor="inception", against_real=True, unbiased=True, criterion="kid",
         meaning="How far the pictures as a whole lie from the real photos, without FID's bias at few pictures; around "
         "0, on either side, there is no difference.",
-        **_set("kernel_distance", "kid"),
+        **_set("kernel_distance", "kid"), pairs="loupe.metrics.kernel_distance:kid_pairs",
     ),
     *_pair(
         "cmmd", "cmmd_demo", label="CMMD × 1000", better="lower", unit="", extractor="clip", against_real=True,
@@ -132,7 +134,7 @@ _DISTRIBUTION = (
         "around 0, on either side, there is no difference.",
         published=" Published CMMD is of ViT-L/14 at 336 px, in the biased form: values of another model do not "
         "compare with it.",
-        **_set("kernel_distance", "cmmd"),
+        **_set("kernel_distance", "cmmd"), pairs="loupe.metrics.kernel_distance:cmmd_pairs",
     ),
     *_pair(
         "precision", "precision_demo", label="Precision", better="higher", unit="share", extractor="inception",

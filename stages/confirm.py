@@ -31,7 +31,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     import numpy as np
 
     from loupe.diffusion.device import choose_device, device_identity
-    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
+    from loupe.diffusion.device_memory import told_when_full
     from loupe.metrics import tables
     from loupe.metrics.evaluation import evaluate_samples
     from loupe.metrics.evaluation_files import CONFIRMED, evaluation_manifest, write_features
@@ -57,7 +57,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
 
     rendered = _render(params, paths, store, captions, step=selection.step)
     common = {"extractors": extractors, "store": store, "batch_size": settings.batch_size}
-    with told_when_full(policy.device, lambda: FREE_MEMORY):
+    with told_when_full(policy.device):
         test, _ = measure_images(photos, what="test photos", **common)
         real = RealPhotos(train=train, held_out=test)
         evaluated = evaluate_samples(

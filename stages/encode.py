@@ -28,7 +28,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion import latent_files
     from loupe.diffusion.base_model import base_model_info, resolve_base_model
     from loupe.diffusion.device import choose_device, device_identity, make_repeatable
-    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
+    from loupe.diffusion.device_memory import told_when_full
     from loupe.diffusion.latents import ENCODE_DTYPE, encode_keys, views
 
     base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
@@ -44,7 +44,7 @@ def encode(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     rows = latent_files.distinct_captions(splits)
     flipped = {"train"} if params.train.random_flip else set()
     images = [view for split in splits for view in views(splits[split], mirrored_too=split in flipped)]
-    with told_when_full(policy.device, lambda: FREE_MEMORY):
+    with told_when_full(policy.device):
         n_new = _encode_images(images, base, policy.device, dataset=paths.dataset, keys=keys, store=store)
         n_new += _encode_captions(list(rows), base, policy.device, keys=keys, store=store)
 

@@ -30,7 +30,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     import numpy as np
 
     from loupe.diffusion.device import choose_device, device_identity
-    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
+    from loupe.diffusion.device_memory import told_when_full
     from loupe.metrics.controls import control_scores, control_sets
     from loupe.metrics.evaluation import aims_of, evaluate_samples
     from loupe.metrics.evaluation_files import evaluation_manifest, write_features
@@ -52,7 +52,7 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     train, val = (read_image_set(paths.reference, s, reference.files, made_by="reference") for s in ("train", "val"))
     real = RealPhotos(train=train, held_out=val)
     common = {"extractors": extractors, "store": store, "batch_size": settings.batch_size}
-    with told_when_full(policy.device, lambda: FREE_MEMORY):
+    with told_when_full(policy.device):
         evaluated = evaluate_samples(
             samples,
             paths.samples,

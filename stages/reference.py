@@ -22,7 +22,7 @@ STREAM = 1
 def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     """Run the stage; see the module's docstring."""
     from loupe.diffusion.device import choose_device, device_identity
-    from loupe.diffusion.device_memory import FREE_MEMORY, told_when_full
+    from loupe.diffusion.device_memory import told_when_full
     from loupe.metric_specs import applicable_specs
     from loupe.metrics.extractors import Machine, resolve_extractors
     from loupe.metrics.image_set import RealPhotos
@@ -39,7 +39,7 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     )
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
     images, measured = {}, []
-    with told_when_full(policy.device, lambda: FREE_MEMORY):
+    with told_when_full(policy.device):
         for split in SPLITS:
             rows = photo_rows(split_captions(dataset, paths.dataset, split), paths.dataset)
             images[split], counts = measure_images(

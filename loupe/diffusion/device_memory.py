@@ -42,14 +42,15 @@ def release_memory(device: str) -> None:
 
 
 @contextmanager
-def told_when_full(device: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Raise DeviceFull, with the advice, where the block runs out of the device's memory."""
+def told_when_full(device: str, advice: Callable[[], str] | None = None) -> Iterator[None]:
+    """Raise DeviceFull where the block runs out of the device's memory, with the advice; by default to free memory."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceFull(f"The memory of {device} is full. {advice()}") from None
+        what_to_do = advice() if advice else "Close other programs." if device == "cpu" else FREE_MEMORY
+        raise DeviceFull(f"The memory of {device} is full. {what_to_do}") from None
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 _PLAIN_ID = re.compile(r"[a-z0-9_]{1,48}")
+_BACKGROUND = r"\s+(?:(?:studio|seamless|paper|plain)\s+)?(?:background|backdrop)\b"
 _CAPTION_PREFIXES = ("val_", "test_")
 
 
@@ -33,13 +34,14 @@ def fixed_prompts(prompts: Mapping[str, str], *, known_colours: Iterable[str]) -
 def colour_in_text(text: str, known_colours: Iterable[str]) -> str | None:
     """Return the one known colour that stands in `text` as whole words, ignoring case; None for none or for several.
 
-    A longer name wins over a shorter one inside it: 'navy blue shoes' asks for Navy Blue and not for Blue.
+    A longer name wins over a shorter one inside it: 'navy blue shoes' asks for Navy Blue and not for Blue. The colour
+    of a background ('on white background', 'a white studio backdrop') is not that of the product.
     """
     by_lower = {colour.lower(): colour for colour in known_colours if colour}
     if not by_lower:
         return None
     longest_first = sorted(by_lower, key=len, reverse=True)
-    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)"
+    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)(?!{_BACKGROUND})"
     found = set(re.findall(pattern, text.lower()))
     return by_lower[found.pop()] if len(found) == 1 else None
 

@@ -82,13 +82,46 @@ def mean_resamples(values_N: Array, weights_RN: NDArray) -> Array:
     return np.divide(sums, totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
+def interactions(pairs_PP: Array, strata: Sequence[str]) -> Array:
+    """Return [P, P]: what each pair of prompts is more than the sum of both in their strata; 0 for one with itself.
+
+    The last part of Hoeffding's decomposition of a mean over pairs (1948, A Class of Statistics with Asymptotically
+    Normal Distribution, Annals of Mathematical Statistics 19, 293-325), for each two strata: the sum over a row of such
+    a block is 0. Two prompts of one stratum are pairs like any other; of fewer than four no such part is left.
+    """
+    found = np.zeros_like(pairs_PP)
+    columns = [np.flatnonzero(np.equal(strata, stratum)) for stratum in dict.fromkeys(strata)]
+    for a in columns:
+        for b in columns:
+            block = pairs_PP[np.ix_(a, b)]
+            found[np.ix_(a, b)] = _beyond_own_pairs(block) if a is b else _beyond_two(block)
+    return found
+
+
+def _beyond_two(block_AB: Array) -> Array:
+    return block_AB - block_AB.mean(axis=1, keepdims=True) - block_AB.mean(axis=0, keepdims=True) + block_AB.mean()
+
+
+def _beyond_own_pairs(block_AA: Array) -> Array:
+    n = len(block_AA)
+    if n <= 2:
+        return np.zeros_like(block_AA)
+    others = block_AA - np.diag(np.diag(block_AA))
+    mean = others.sum() / (n * (n - 1))
+    own = (n - 1) / (n - 2) * (others.sum(axis=1) / (n - 1) - mean)
+    rest = others - mean - own[:, None] - own
+    np.fill_diagonal(rest, 0)
+    return rest
+
+
 def expansion(strata: Sequence[str]) -> float:
     """Return how much wider draws of prompts of these strata must be for their 95 % interval to be Student's; > 1.
 
     t / z, because the deviation is estimated (Hesterberg 2015, What Teachers Should Know About the Bootstrap,
     arXiv:1411.5279): 1.09 for 16 prompts of one stratum, 1.02 for 64. Degrees of freedom are prompts less strata, of
-    several strata half of that: so many are left where the strata's variances differ by a coefficient of variation of 1
-    (Satterthwaite 1946, Biometrics Bulletin 2, 110-114), and of two there cannot be fewer.
+    several strata half of that: so many are left where the variances of strata of one size differ by a coefficient of
+    variation of 1 (Satterthwaite 1946, Biometrics Bulletin 2, 110-114). Where nearly all of the variance is that of one
+    colour there are fewer, and intervals are too narrow. One factor for all scores of a run keeps differences paired.
     """
     n_strata = len(set(strata))
     degrees = max(1.0, (len(strata) - n_strata) / min(n_strata, 2))

@@ -17,6 +17,7 @@ from loupe.metrics.bootstrap import (
     LEAST_PROMPTS,
     Interval,
     covering,
+    interactions,
     mean_resamples,
     percentile_interval,
     resample_prompts,
@@ -60,10 +61,14 @@ class Resampling:
         """Return [R, N]: what the image of each cell weighs."""
         return weights_per_image(self.weights_RP, self.prompts, [prompt for prompt, _ in cells])
 
+    def strata_of(self, cells: Cells) -> list[str]:
+        """Return the stratum of each of the prompts that the images have, in order of their first ones."""
+        stratum = dict(zip(self.prompts, self.strata, strict=True))
+        return [stratum[prompt] for prompt in dict.fromkeys(prompt for prompt, _ in cells)]
+
     def widened_for(self, draws_R: Array, cells: Cells) -> Array:
         """Return the draws widened for the prompts that the images have; of one prompt as they are."""
-        there = {prompt for prompt, _ in cells}
-        strata = [stratum for prompt, stratum in zip(self.prompts, self.strata, strict=True) if prompt in there]
+        strata = self.strata_of(cells)
         return widened(draws_R, strata) if len(strata) >= LEAST_PROMPTS else draws_R
 
 
@@ -154,19 +159,24 @@ def interval_of(draws_R: Array, cells: Cells) -> Interval | None:
     return percentile_interval(draws_R) if n_prompts(cells) >= LEAST_PROMPTS else None
 
 
-def set_estimate(value: float, without_P: Array, cells: Cells, resampling: Resampling) -> Estimate:
+def set_estimate(
+    value: float, without_P: Array, cells: Cells, resampling: Resampling, *, pairs_PP: Array | None = None
+) -> Estimate:
     """Return the estimate of a score of a whole set; `without_P` is its value without each prompt, in order of cells.
 
     Resamples hold copies, of which such a score has a bias that its value has not: the bootstrap of a Fréchet distance
     leaves out value and truth. So each draw takes a prompt for what the score loses without it: a mean has just the
     draws of its bootstrap, and the variance is the jackknife's, which on average is not too small (Efron & Stein 1981,
     The Jackknife Estimate of Variance, Annals of Statistics 9, 586-596). The interval is of the score at this number of
-    pictures, the bias of which it keeps.
+    pictures, the bias of which it keeps. `pairs_PP` is what each pair of prompts adds to a mean over pairs; what is not
+    the sum of their own parts comes with the product of their weights, and makes draws as skew as such scores are.
     """
-    n = len(without_P)
-    weights_RP = resampling.weights_of([cells[row] for row in first_rows(cells)])
+    n, firsts = len(without_P), [cells[row] for row in first_rows(cells)]
+    more_RP = resampling.weights_of(firsts) - 1
     # About their own mean: where prompts are missing, resamples have not as many of the others as there are.
-    draws = value - (n - 1) / n * ((weights_RP - 1) @ (without_P - without_P.mean()))
+    draws = value - (n - 1) / n * (more_RP @ (without_P - without_P.mean()))
+    if pairs_PP is not None:
+        draws += ((more_RP @ interactions(pairs_PP, resampling.strata_of(firsts))) * more_RP).sum(axis=1)
     draws = resampling.widened_for(draws, cells)
     return Estimate(value, draws, interval_of(draws, cells), cells=tuple(cells))
 

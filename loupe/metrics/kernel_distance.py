@@ -47,6 +47,12 @@ def kid_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> Ar
     return SCALE * squared_mmd_resamples(x, y, cubic_kernel, images.prompt_index(), weights_RN)
 
 
+def kid_pairs(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [P, P]: what the pictures of two prompts together add to 1000 KID; 0 for those of one."""
+    x, _ = _both(images, real, FEATURES, "KID")
+    return SCALE * squared_mmd_pairs(x, cubic_kernel, images.prompt_index())
+
+
 def cmmd_score(images: ImageSet, real: RealPhotos) -> float:
     """Return 1000 CMMD on the image-text model's picture features.
 
@@ -60,6 +66,12 @@ def cmmd_resamples(images: ImageSet, real: RealPhotos, weights_RN: NDArray) -> A
     """Return 1000 CMMD under each resample of the prompts: image n weighs weights_RN[r, n]."""
     x, y = _unit_sides(images, real)
     return SCALE * squared_mmd_resamples(x, y, cmmd_kernel, images.prompt_index(), weights_RN)
+
+
+def cmmd_pairs(images: ImageSet, real: RealPhotos) -> Array:
+    """Return [P, P]: what the pictures of two prompts together add to 1000 CMMD; 0 for those of one."""
+    x, _ = _unit_sides(images, real)
+    return SCALE * squared_mmd_pairs(x, cmmd_kernel, images.prompt_index())
 
 
 def cubic_kernel(x_ND: Array, y_MD: Array) -> Array:
@@ -89,9 +101,8 @@ def squared_mmd_resamples(
     """Return [R]: the U-statistic under each resample of prompts; NaN where a resample holds one prompt alone.
 
     Copies of one prompt are never paired with each other: they are alike, where two different prompts would not be, and
-    would push every resample upwards. Pairs within and between prompts keep the weight that they have in the sample; so
-    does, over all resamples, each pair of prompts: those of one stratum meet less often, and are more alike. So the
-    mean over the resamples is that of the sample. The real side is not resampled.
+    would push every resample upwards. Pairs within and between prompts keep the weight that they have in the sample.
+    The real side is not resampled.
     """
     groups = np.equal.outer(np.arange(prompt_N.max() + 1), prompt_N).astype(np.float64)  # [P, N]
     first = groups.argmax(axis=1)
@@ -99,10 +110,8 @@ def squared_mmd_resamples(
     sizes = groups.sum(axis=1)
     sums_PP, own_sums = _sums_of_groups(x_ND, kernel, groups)
     within_sums = np.diag(sums_PP) - own_sums
-    meetings_PP = weights_RP.T @ weights_RP / len(weights_RP)
-    per_meeting = np.divide(1.0, meetings_PP, out=np.zeros_like(meetings_PP), where=meetings_PP > 0)
-    np.fill_diagonal(per_meeting, 0)
-    between_sums, between_pairs = sums_PP * per_meeting, np.outer(sizes, sizes) * per_meeting
+    between_sums = sums_PP - np.diag(np.diag(sums_PP))
+    between_pairs = np.outer(sizes, sizes) - np.diag(sizes**2)
     n = len(prompt_N)
     within_weight = float((sizes * (sizes - 1)).sum() / (n * (n - 1)))
     own = np.zeros(len(weights_RP))
@@ -114,6 +123,13 @@ def squared_mmd_resamples(
         own += (1 - within_weight) * _ratio(between, pairs)
     cross = _ratio(weights_RP @ (groups @ _means(x_ND, y_MD, kernel)), weights_RP @ sizes)
     return own + _mean_of_pairs(y_MD, kernel) - 2 * cross
+
+
+def squared_mmd_pairs(x_ND: Array, kernel: Kernel, prompt_N: NDArray[np.int64]) -> Array:
+    """Return [P, P]: what the pictures of two prompts together add to the U-statistic; 0 for those of one."""
+    groups = np.equal.outer(np.arange(prompt_N.max() + 1), prompt_N).astype(np.float64)
+    sums_PP, _ = _sums_of_groups(x_ND, kernel, groups)
+    return (sums_PP - np.diag(np.diag(sums_PP))) / (len(x_ND) * (len(x_ND) - 1))
 
 
 def _ratio(sums_R: Array, counts_R: Array) -> Array:

@@ -44,7 +44,9 @@ def real_nulls(
     Each draw takes min(n_generated, number of train photos) of them without replacement; n_a says how many, and where
     that is all of them there is one draw. n_b is the number of held-out photos (0 where the metric does not compare
     with them). Where train photos are few the draws overlap, and the interval is narrower than fresh photos would make
-    it. A metric with a null function of its own (what is near a train photo cannot be asked of train photos) has that.
+    it. They are taken regardless of colour: of pictures that are spread over the colours, as captions are, a set score
+    can be better still. A metric with a null function of its own (what is near a train photo cannot be asked of train
+    photos) has that.
     A text-image gap is of `n_prompts` photos, spread over the colours.
     """
     n_a = min(n_generated, len(real.train))

@@ -172,7 +172,9 @@ def evaluated_again(
     sets = {step: read_image_set(folder, step_name(step), files, made_by=made_by) for step in samples.steps}
     arrays, metadata = read_arrays(folder, RESAMPLES, files[RESAMPLES], made_by=made_by)
     if "weights" not in arrays or "prompts" not in metadata:
-        raise PipelineError(f"{folder / RESAMPLES} holds no resamples. Make it anew: dvc repro --force {made_by}")
+        raise PipelineError(
+            f"{folder / RESAMPLES} holds no weights of resamples. Make it anew: dvc repro --force {made_by}"
+        )
     prompts = tuple(json.loads(metadata["prompts"]))
     colours = {prompt.prompt_id: prompt.colour for prompt in samples.prompts}
     strata = strata_of([colours.get(prompt) for prompt in prompts])

@@ -47,6 +47,8 @@ def recompute_final(paths: ProjectPaths, settings: SelectParams | None) -> Recom
     evaluated = evaluated_again(folder, folder, manifest, real, aims=None, made_by=MADE_BY)
     comparison = NumberComparison()
     written = read_object(paths.metrics / "final.json", made_by=MADE_BY)
+    if settings is None:
+        written.pop("gates_failed", None)
     selection = read_record(paths.metrics / "selection.json", Selection, made_by="select")
     failed = None if settings is None else gates_failed_on_test(evaluated, settings)
     again = tables.final(evaluated, manifest.extractors, verdict=selection.verdict, gates_failed=failed)

@@ -69,7 +69,7 @@ def checked_samples(
     make pictures anew.
     """
     files = {i: ImageFile(folder / str(s.file), str(s.sha256)) for i, s in enumerate(manifest.samples) if is_valid(s)}
-    others = {i: f"{why}. Make it anew: dvc repro --force {made_by}" for i, why in _not_as_recorded(files).items()}
+    others = {i: f"{why}, and dvc repro --force {made_by} makes it anew" for i, why in _not_as_recorded(files).items()}
     files = {i: file for i, file in files.items() if i not in others}
     known = decoded_before([file.sha256 for file in files.values()])
     size_px = (manifest.height_px, manifest.width_px)

@@ -15,13 +15,13 @@ import numpy as np
 
 from loupe.evaluation_records import Null
 from loupe.metric_specs import MetricSpec, depends_on_number
+from loupe.metrics.bootstrap import LEAST_PROMPTS
 from loupe.metrics.estimates import (
     Estimate,
     Resampling,
     bounded,
     difference_of_sets,
     first_rows,
-    interval_of,
     mean_difference,
     mean_estimate,
     mean_of_finite,
@@ -47,7 +47,7 @@ class StepScores:
     to_best: dict[str, Estimate] = field(default_factory=dict)
     """This checkpoint minus the one that is best in the metric, likewise; none for that one itself."""
     absent: dict[str, str] = field(default_factory=dict)
-    """Key -> why it has no value."""
+    """Key -> why it has no value; <key>_interval -> why that has no interval."""
     pictures: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     """(prompt id, seed index) of the images -> what they are, see ImageSet.contents."""
 
@@ -72,9 +72,13 @@ def score_steps(
         scores = StepScores(step=step, n_used=len(images), pictures=images.contents())
         for key, spec in specs.items():
             try:
-                scores.values[key] = estimate(images, real, spec, resampling)
+                found = estimate(images, real, spec, resampling)
             except TooFewImagesError as error:
                 scores.absent[key] = str(error)
+                continue
+            scores.values[key] = found
+            if found.interval is None and len(resampling.weights_RP):
+                scores.absent[f"{key}_interval"] = _why_no_interval(found)
         scored.append(scores)
     _refuse_fewer_images(scored, specs)
     for scores in scored[1:]:
@@ -88,11 +92,18 @@ def score_steps(
     return scored
 
 
+def _why_no_interval(found: Estimate) -> str:
+    if len(first_rows(found.cells)) >= LEAST_PROMPTS and not len(found.values):
+        return "without the pictures of some prompt there is no value; it needs more pictures"
+    return f"it needs values of at least {LEAST_PROMPTS} prompts"
+
+
 def _refuse_fewer_images(scored: Sequence[StepScores], specs: Mapping[str, MetricSpec]) -> None:
     most = max(scores.n_used for scores in scored)
     for scores in (s for s in scored if s.n_used < most):
         for key in [key for key in scores.values if depends_on_number(specs[key])]:
             del scores.values[key]
+            scores.absent.pop(f"{key}_interval", None)
             scores.absent[key] = (
                 f"it depends on the number of pictures and needs {most}, as other checkpoints have; there are "
                 f"{scores.n_used}"
@@ -190,16 +201,13 @@ def estimate(images: ImageSet, real: RealPhotos, spec: MetricSpec, resampling: R
     if spec.resamples is None:
         raise ValueError(f"{spec.key} is a set metric without a `resamples` function")
     images, real = _as_seen(images, real, spec)
-    value, weights = resolve_compute(spec.compute)(images, real), resampling.weights_of(images.cells)
-    if not len(weights):
+    value = resolve_compute(spec.compute)(images, real)
+    if not len(resampling.weights_RP):
         return Estimate(value=value, draws=np.zeros(0), interval=None, cells=images.cells)
-    resamples = resolve_compute(spec.resamples)
-    if spec.unbiased:
-        draws = resampling.widened_for(resamples(images, real, weights), images.cells)
-        return Estimate(value=value, draws=draws, interval=interval_of(draws, images.cells), cells=images.cells)
-    prompts = images.prompt_index()
-    kept_PN = prompts != np.arange(len(first_rows(images.cells)))[:, None]
-    found = set_estimate(value, resamples(images, real, kept_PN.astype(np.int64)), images.cells, resampling)
+    kept_PN = images.prompt_index() != np.arange(len(first_rows(images.cells)))[:, None]
+    without_P = resolve_compute(spec.resamples)(images, real, kept_PN.astype(np.int64))
+    pairs_PP = None if spec.pairs is None else resolve_compute(spec.pairs)(images, real)
+    found = set_estimate(value, without_P, images.cells, resampling, pairs_PP=pairs_PP)
     return bounded(found, spec, len(real.held_out))
 
 

@@ -190,9 +190,10 @@ def _unit(draws: Sequence[Array]) -> float:
 
     0, and with it no weight, where no checkpoint ever differs from base.
     """
-    if not all(len(d) for d in draws):
+    finite = [d[np.isfinite(d)] for d in draws]
+    if not all(len(d) for d in finite):
         return 1.0
-    return float(np.sqrt(np.mean([np.nanvar(d) for d in draws])))
+    return float(np.sqrt(np.mean([np.var(d) for d in finite])))
 
 
 def _is_clear(gain: Array, adjusted_p: float | None) -> bool:

@@ -78,7 +78,7 @@ def _verdict(comparison: Comparison) -> str:
     if comparison.verdict == "selected":
         if len(comparison.tied) == 1:
             others = comparison.merits.keys() - comparison.gates_failed.keys() - {comparison.chosen.step}
-            why = "every other one that passes them is clearly behind it or not clearly above the base model"
+            why = "every other one that passes them is clearly worse in something or not clearly above the base model"
             return f"{name} is recommended: it passes the gates, and {why if others else 'no other checkpoint does'}."
         return (
             f"{name} is recommended: it is the earliest of {len(comparison.tied)} checkpoints (steps "
@@ -147,7 +147,10 @@ def _scale(comparison: Comparison, setting: Setting) -> str:
     row, key = setting.rows[comparison.chosen.step], setting.distance_key
     lo, hi = (row.get(f"{key}_diff_base{end}") for end in ("_lo", "_hi"))
     if lo is not None and hi is not None:
-        measured += f" A difference in {key} of less than about {(hi - lo) / 2:.2g} would not show with this many."
+        measured += (
+            f" A difference in {key} to the base model of less than about {(hi - lo) / 2:.2g} would not show with this "
+            "many."
+        )
     null = setting.null
     if null is None:
         return measured
@@ -155,7 +158,7 @@ def _scale(comparison: Comparison, setting: Setting) -> str:
     if null.n_draws == 1 or null.lo == null.hi:
         fewer = f", of fewer photos than the {comparison.chosen.n_used} pictures"
         return f"{given}{null.mean:.4g}, a single value{fewer if null.n_a < comparison.chosen.n_used else ''}."
-    return f"{given}{null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]: nothing below that can mean better."
+    return f"{given}{null.mean:.4g} [{null.lo:.4g}, {null.hi:.4g}]: below that is as near as photos chosen at random."
 
 
 def _with_interval(value: float, interval: Interval | None) -> str:

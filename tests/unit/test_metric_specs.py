@@ -53,6 +53,9 @@ def test_every_metric_names_functions_that_exist_with_the_expected_arguments(key
         assert list(inspect.signature(resolve_compute(spec.resamples)).parameters) == [*expected, "weights_RN"]
     else:
         assert spec.resamples is None
+    if spec.pairs is not None:
+        assert list(inspect.signature(resolve_compute(spec.pairs)).parameters) == expected
+    assert (spec.pairs is not None) == spec.unbiased, "a mean over pairs, and nothing else here, has no bias"
 
 
 @pytest.mark.parametrize("key", METRIC_SPECS)

@@ -188,7 +188,8 @@ def projects(tiny_base_model, tmp_path_factory):
     root = tmp_path_factory.mktemp("projects")
     one = write_tiny_project(root / "one", base=tiny_base_model)
     _set(one, "train", max_steps=4, batch_size=2, gradient_accumulation_steps=2, preview_prompts=0)
-    _set(one, "generate", prompts={"red": "a photo of red shoes"}, val_captions=2, num_inference_steps=2)
+    prompts = {"red": "a photo of red shoes"}
+    _set(one, "generate", prompts=prompts, val_captions=2, seeds_per_prompt=4, num_inference_steps=2)
     _run_alone(one, encode)
     two = shutil.copytree(one, root / "two")
     _set(two, "train", gradient_accumulation_steps=1)

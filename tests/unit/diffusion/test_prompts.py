@@ -31,6 +31,11 @@ def _caption(image_id, colour=None, split="val"):
         ("shoes, black", "Black"),
         ("black shoes, very black", "Black"),
         ("casual shoes", None),
+        ("black casual shoes, centered on white background", "Black"),
+        ("red shoes, white studio background", "Red"),
+        ("Red shoes before a NAVY BLUE backdrop", "Red"),
+        ("white shoes on black", None),
+        ("shoes on white background", None),
     ],
 )
 def test_the_colour_is_the_one_known_colour_in_whole_words_longest_first(text, colour):

@@ -68,7 +68,7 @@ def test_a_device_whose_memory_is_full_is_a_sentence(
     monkeypatch.setattr(
         "loupe.metrics.extractors.load_clip", lambda *arguments: replace(load_clip(*arguments), images=full)
     )
-    with pytest.raises(PipelineError, match=r"The memory of cpu is full\. Free memory on the device, or use the proc"):
+    with pytest.raises(PipelineError, match=r"The memory of cpu is full\. Close other programs\."):
         anew.stage(work)
 
 
@@ -83,7 +83,7 @@ def test_a_feature_of_zeros_leaves_out_the_scores_that_need_its_direction_and_no
     of_others = {key: cell for key, cell in before[1].items() if not key.startswith(tuple(OF_CLIP))}
     assert {key: last[key] for key in of_others} == of_others
     assert all(base[key] and not last[key] and not last[f"{key}_diff_base"] for key in OF_CLIP)
-    absent = anew.evaluation().absent
+    absent = {place: why for place, why in anew.evaluation().absent.items() if not place.endswith("_interval")}
     assert {place for place in absent if "_diff_" not in place} == {f"step-000010/{key}" for key in OF_CLIP}
     said = f"only zeros, which have no direction, for the image of {sample.prompt_id} ({sample.seed_index})"
     assert all(said in reason for reason in absent.values())

@@ -49,7 +49,9 @@ def test_a_checkpoint_without_one_valid_picture_leaves_empty_cells_and_a_reason(
     _, last = evaluated.table("checkpoints.csv")
     assert last["n_used"] == "0"
     assert not any(last[key] for key in KEYS)
-    assert set(evaluated.evaluation().absent) == {f"step-000010/{key}" for key in KEYS}
+    absent = evaluated.evaluation().absent
+    assert set(absent) == {f"step-000010/{key}" for key in KEYS} | {"step-000000/recall_demo_interval"}
+    assert "it needs more pictures" in absent["step-000000/recall_demo_interval"]
     assert read_json(evaluated.paths.metrics / "selection.json")["verdict"] == "no clear winner"
     assert "fd_demo_last" not in read_json(evaluated.paths.metrics / "summary.json")
 
@@ -89,9 +91,9 @@ def test_pictures_that_are_not_those_of_the_manifest_count_as_invalid_and_the_ot
     unreadable, said = evaluated.evaluation().unreadable, capsys.readouterr().out
     assert set(unreadable) == {changed.file, missing.file}
     assert unreadable[changed.file].startswith("unreadable: changed since it was made (sha256 ")
-    assert unreadable[missing.file].startswith("unreadable: No such file or directory. ")
+    assert unreadable[missing.file].startswith("unreadable: No such file or directory, ")
     for file, reason in unreadable.items():
-        assert reason.endswith("Make it anew: dvc repro --force generate")
+        assert reason.endswith(", and dvc repro --force generate makes it anew")
         assert f"{file} is {reason}" in said
     gates = read_json(evaluated.paths.metrics / "selection.json")["gates_failed"]["step-000010"]
     assert "2 invalid pictures, allowed 0" in gates
@@ -104,7 +106,9 @@ def test_a_folder_without_one_picture_of_the_manifest_is_said(evaluated: Run) ->
     with pytest.raises(PipelineError) as caught:
         evaluated.stage(evaluate)
     assert "None of the 12 pictures" in str(caught.value)
-    assert "- 12 x unreadable: No such file or directory. Make it anew: dvc repro --force generate" in str(caught.value)
+    assert "- 12 x unreadable: No such file or directory, and dvc repro --force generate makes it anew" in str(
+        caught.value
+    )
 
 
 def test_a_picture_that_cannot_be_read_is_counted_excluded_reported_and_fails_the_gate(

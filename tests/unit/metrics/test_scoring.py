@@ -184,6 +184,23 @@ def test_one_prompt_gives_values_without_intervals() -> None:
     assert scores.differences["fd_demo"].value == 0
 
 
+def test_a_value_without_an_interval_says_why() -> None:
+    """Recall needs 6 pictures: six prompts with one picture each have it, without one of them they have not."""
+    whole = images(16)
+    firsts = whole.rows([row for row, (_, seed) in enumerate(whole.cells) if seed == 0][:6])
+    of_one = {p: (PROMPTS[0], i) for i, p in enumerate(firsts.cells)}
+    specs = {"recall_demo": METRIC_SPECS["recall_demo"], "clip_demo": METRIC_SPECS["clip_demo"]}
+    (few,) = score_steps({0: firsts}, REAL, specs, RESAMPLING)
+    assert few.values["recall_demo"].interval is None
+    assert few.absent == {
+        "recall_demo_interval": "without the pictures of some prompt there is no value; it needs more pictures"
+    }
+    assert few.values["clip_demo"].interval is not None
+    (alone,) = score_steps({0: ImageSet(tuple(of_one.values()), firsts.arrays)}, REAL, specs, RESAMPLING)
+    assert set(alone.absent.values()) == {"it needs values of at least 2 prompts"}
+    assert set(alone.absent) == {"recall_demo_interval", "clip_demo_interval"}
+
+
 @pytest.mark.parametrize(("base_passes", "difference"), [(1.0, 0.0), (0.0, 1.0)])
 def test_a_difference_of_yes_or_no_has_width_where_all_pictures_of_a_side_agree(
     base_passes: float, difference: float

@@ -102,8 +102,21 @@ def test_one_that_is_recommended_alone_says_what_became_of_the_others() -> None:
     assert "step-000150 is recommended: it passes the gates, and no other checkpoint does." in reason(alone)
     ahead = only_distance(evidence(75, 5.0), evidence(150, 30.0))
     assert (ahead.verdict, ahead.tied) == ("selected", (150,))
-    said = "it passes the gates, and every other one that passes them is clearly behind it or not clearly above the"
+    said = "it passes the gates, and every other one that passes them is clearly worse in something or not clearly"
     assert said in reason(ahead)
+
+
+def test_a_gain_that_no_resample_has_counts_and_claims_nothing() -> None:
+    """A kernel distance of two prompts: there is a value, and no interval of it."""
+    steps = [evidence(75, 5.0), evidence(150, 50.0)]
+    steps = [
+        replace(c, gains={**c.gains, "distance": replace(c.gains["distance"], draws=np.full(1000, np.nan))})
+        for c in steps
+    ]
+    found = only_distance(*steps)
+    assert found.verdict == "no clear winner"
+    assert set(found.merit_p.values()) == {1.0}
+    assert (found.merits[75].value, found.merits[150].value) == (5.0, 50.0)
 
 
 def test_the_front_keeps_whoever_is_best_in_something() -> None:
@@ -214,7 +227,7 @@ def test_no_winner_when_nothing_passes_the_gates() -> None:
     assert (found.verdict, found.chosen.step, found.best, found.tied) == ("no clear winner", 150, None, ())
     assert "no checkpoint passes the gates" in reason(found)
     interval = {"cmmd_demo_diff_base": 10.0, "cmmd_demo_diff_base_lo": 8.0, "cmmd_demo_diff_base_hi": 13.0}
-    limit = "A difference in cmmd_demo of less than about 2.5 would not show with this many."
+    limit = "A difference in cmmd_demo to the base model of less than about 2.5 would not show with this many."
     assert limit in reason(found, **interval)
     assert limit not in reason(found)
     assert "which fails the fewest of them and comes nearest to passing" in reason(found)

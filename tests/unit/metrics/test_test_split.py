@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ from loupe.metrics.evaluation_files import CONFIRMED
 from loupe.metrics.recompute_final import recompute_final
 from loupe.records import SamplesManifest
 from loupe.run_store import RunStore
+from loupe.verification import verify_results
 from stages.confirm import confirm
 from stages.evaluate import evaluate
 from stages.reference import reference
 from stages.select import select
 from tests.unit.diffusion.tiny_checkpoints import write_checkpoints
 from tests.unit.metrics.evaluation_project import Run, params
-from tests.unit.metrics.small_run import read_json
+from tests.unit.metrics.small_run import ROOT, read_json
 from tests.unit.metrics.toy_transformers import write_toy_dinov2
 
 GATES = params().select
@@ -118,6 +120,28 @@ def _check_what_else_verify_sees(run: Run) -> None:
         assert bool(recompute_final(run.paths, None).disagreements) == ("gates_failed" not in told)
         file.write_text(was)
     assert recompute_final(run.paths, GATES).disagreements == ()
+    assert recompute_final(run.paths, None).disagreements == (), "what stands there of gates is not looked at"
+    passed_by_all = {"min_background_ok": 0, "min_centred_ok": 0, "max_invalid": 99, "max_text_loss": None}
+    (found,) = recompute_final(run.paths, GATES.model_copy(update=passed_by_all)).disagreements
+    assert found.endswith("required 0.9, recomputed absent"), "it fails none of these"
+    _check_changed_parameters(run)
+
+
+def _check_changed_parameters(run: Run) -> None:
+    """Gates that changed since are no disagreement, and it is said that they are not compared."""
+    copies = [run.paths.root / name for name in ("params.yaml", "dvc.lock")]
+    for copy in copies:
+        shutil.copy(ROOT / copy.name, copy)
+    copies[0].write_text(copies[0].read_text().replace("min_centred_ok: 0.9", "min_centred_ok: 0.5"))
+    verified = verify_results(run.paths, params())
+    assert verified.problems == ()
+    changed = "because params.yaml has changed since (select.min_centred_ok was 0.9, is 0.5"
+    assert [line.partition(f", {changed}")[0] for line in verified.left_out if changed in line] == [
+        "metrics/selection.json",
+        "the gates in metrics/final.json",
+    ]
+    for copy in copies:
+        copy.unlink()
 
 
 def _check_looks(run: Run, sections: dict) -> None:
