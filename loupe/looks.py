@@ -56,8 +56,8 @@ def look_note(looks: Iterable[TestLook]) -> str:
     if len(steps) == 1:
         return "Looked at once, after the choice was made."
     return (
-        f"This test split has been looked at {len(steps)} times, each time with another choice (of steps "
-        f"{', '.join(map(str, steps))}): it no longer confirms a choice that was made without it."
+        f"This test split has been looked at {len(steps)} times, each time with another checkpoint or other pictures "
+        f"(of steps {', '.join(map(str, steps))}): it no longer confirms a choice that was made without it."
     )
 
 
