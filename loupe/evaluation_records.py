@@ -74,6 +74,8 @@ class ReferenceManifest(_Record):
     photo_draws: PhotoDraws | None = None
     left_out: dict[str, str] = {}
     """Entry of evaluate.extractors -> why nothing was measured with it."""
+    surroundings: dict[str, str] = {}
+    """Extractor -> hash of its settings files and the versions of its libraries."""
     files: dict[str, str]
 
 

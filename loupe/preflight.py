@@ -36,7 +36,8 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     from loupe.diffusion.base_model import base_model_on_disk
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.diffusion.hub import DOWNLOAD_SIZE
-    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.extractor_keys import Machine
+    from loupe.metrics.extractors import resolve_extractors
 
     problems = []
     policy = choose_device()
@@ -146,7 +147,21 @@ def _replaced_weights(params: Params, paths: ProjectPaths, base: Path | None, sc
                     f"({before.sha256[:12]}, now {now.sha256[:12]}), and DVC does not watch it. Measure anew: "
                     f"{MEASURE_ANEW}"
                 )
+        problems += _other_surroundings(reference, scorers)
     return problems
+
+
+def _other_surroundings(reference: ReferenceManifest, scorers: Extractors) -> list[str]:
+    """Return the extractors whose settings files or libraries changed; the demo's files are watched by DVC."""
+    from loupe.metrics.extractors import DEMO, DEMO_CLIP_ENTRY
+
+    members = {e: m for e, m in zip(scorers.entries, scorers.members, strict=True) if e not in (DEMO, DEMO_CLIP_ENTRY)}
+    return [
+        f"evaluate.extractors: the settings files of {entry}, or the versions of its libraries, are not those that "
+        f"data/reference was measured with, and DVC does not watch them. Measure anew: {MEASURE_ANEW}"
+        for entry, member in members.items()
+        if reference.surroundings.get(member.info.name, member.key.surroundings) != member.key.surroundings
+    ]
 
 
 def pictures_per_checkpoint(params: Params) -> int:

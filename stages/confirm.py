@@ -13,7 +13,7 @@ from loupe.atomic_io import empty_folder, read_record, write_csv, write_json, wr
 from loupe.evaluation_records import PhotoDraws, ReferenceManifest, Selection
 from loupe.looks import look_note, remember_look
 from loupe.params import Params
-from loupe.paths import ProjectPaths, step_name
+from loupe.paths import ProjectPaths
 from loupe.records import BASE_STEP, CaptionRecord, CheckpointsManifest, DatasetManifest
 from loupe.stage import report_counts, run_stage
 from loupe.workstore import WorkStore
@@ -35,7 +35,8 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics import tables
     from loupe.metrics.evaluation import evaluate_samples
     from loupe.metrics.evaluation_files import CONFIRMED, evaluation_manifest, write_features
-    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.extractor_keys import Machine
+    from loupe.metrics.extractors import resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set, write_image_set
     from loupe.metrics.measure import measure_images
@@ -82,8 +83,7 @@ def confirm(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     failed = gates_failed_on_test(evaluated, params.select)
     final = tables.final(evaluated, extractors.infos, verdict=selection.verdict, gates_failed=failed)
     write_json(paths.metrics / "final.json", final)
-    gates = f"{step_name(selection.step)} fails gates: {failed}" if failed else ""
-    for line in filter(None, (*evaluated.said, gates, *extractors.notes, look_note(looks))):
+    for line in (*evaluated.said, f"gates failed: {failed or 'none'}", *extractors.notes, look_note(looks)):
         print(f"confirm: on test: {line}")
     report_counts("confirm", computed=rendered.n_computed, reused=rendered.n_reused)
 

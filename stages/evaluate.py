@@ -34,7 +34,8 @@ def evaluate(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.controls import control_scores, control_sets
     from loupe.metrics.evaluation import aims_of, evaluate_samples
     from loupe.metrics.evaluation_files import evaluation_manifest, write_features
-    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.extractor_keys import Machine
+    from loupe.metrics.extractors import resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import read_image_set
     from loupe.metrics.overfitting import read_validation_losses

@@ -24,7 +24,8 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.diffusion.device import choose_device, device_identity
     from loupe.diffusion.device_memory import told_when_full
     from loupe.metric_specs import applicable_specs
-    from loupe.metrics.extractors import Machine, resolve_extractors
+    from loupe.metrics.extractor_keys import Machine
+    from loupe.metrics.extractors import resolve_extractors
     from loupe.metrics.image_set import RealPhotos
     from loupe.metrics.image_set_files import write_image_set
     from loupe.metrics.measure import measure_images
@@ -32,11 +33,8 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
     from loupe.metrics.samples import photo_rows, split_captions
 
     policy = choose_device()
-    extractors = resolve_extractors(
-        params.evaluate.extractors,
-        demo_folder=paths.demo,
-        machine=Machine(policy.device, device_identity(policy)),
-    )
+    machine = Machine(policy.device, device_identity(policy))
+    extractors = resolve_extractors(params.evaluate.extractors, demo_folder=paths.demo, machine=machine)
     dataset = read_record(paths.dataset / "manifest.json", DatasetManifest, made_by="prepare")
     images, measured = {}, []
     with told_when_full(policy.device):
@@ -69,6 +67,7 @@ def reference(params: Params, paths: ProjectPaths, store: WorkStore) -> None:
         **scores,
         photo_draws=draws,
         left_out=dict(extractors.left_out),
+        surroundings=extractors.surroundings,
         files=files,
     )
     write_record(folder / "manifest.json", manifest)

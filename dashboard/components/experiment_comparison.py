@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.experiment_table import summary_specs, value_html
+from dashboard.components.experiment_table import of_equal_numbers, summary_specs, value_html
 from dashboard.components.large_view import large_view, picture_facts
 from dashboard.components.wall_of_two import wall_of_two
 from loupe.errors import PipelineError
@@ -83,8 +83,12 @@ def _scores(one: Experiment, other: Experiment) -> str:
         pair = [row.scores.get(key) for row in (one, other)]
         if pair == [None, None] or not (spec.headline or spec.criterion):
             continue
-        known = None not in pair
-        change = number(pair[1] - pair[0], unit=spec.unit, signed=True) if known else "–"
+        if None in pair:
+            change = "–"
+        elif of_equal_numbers((one, other), spec):
+            change = number(pair[1] - pair[0], unit=spec.unit, signed=True)
+        else:
+            change = "<small>of other numbers of pictures</small>"
         cells = ("–" if value is None else number(value, unit=spec.unit) for value in pair)
         lines.append((f"{escape(spec.label)}<small>{DIRECTIONS[spec.better][1]}</small>", *cells, change))
     if not lines:

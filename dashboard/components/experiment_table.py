@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from loupe.experiments import Experiment
-from loupe.metric_specs import MetricSpec, known_specs
+from loupe.metric_specs import MetricSpec, depends_on_number, known_specs
 from loupe.wording import DIRECTIONS, number
 
 _CHECKPOINTS = {"last": "last checkpoint", "best": "best checkpoint"}
@@ -101,9 +101,16 @@ def _score(row: Experiment, column: ScoreColumn, best: float | None) -> str:
     return f'<b title="Best of those listed">{text}<i> ★</i></b>' if value == best else text
 
 
+def of_equal_numbers(rows: Sequence[Experiment], spec: MetricSpec) -> bool:
+    """Whether the rows' values of a metric are of as many pictures and real photos, where it depends on these."""
+    numbers = {(row.scores.get("n_images"), row.scores.get("n_real")) for row in rows}
+    return len(numbers) < 2 or not depends_on_number(spec)
+
+
 def _best(rows: Sequence[Experiment], column: ScoreColumn) -> float | None:
-    """Return the best value, or None where the metric has no direction or all have the same."""
-    values = {row.scores[column.key] for row in rows if column.key in row.scores}
-    if len(values) < 2 or column.spec.better not in ("higher", "lower"):
+    """Return the best value; None where all have the same, or the metric has no direction, or they do not compare."""
+    scored = [row for row in rows if column.key in row.scores]
+    values = {row.scores[column.key] for row in scored}
+    if len(values) < 2 or column.spec.better not in ("higher", "lower") or not of_equal_numbers(scored, column.spec):
         return None
     return max(values) if column.spec.better == "higher" else min(values)

@@ -15,7 +15,8 @@ from loupe.evaluation_records import Null, RealScore
 from loupe.metric_specs import VALIDATION_LOSS, MetricSpec, aim_of, applicable_specs, known_specs
 from loupe.metrics.background import background_finding
 from loupe.metrics.estimates import Resampling, resampling_of
-from loupe.metrics.extractors import Extractors, pixel_measure_kind
+from loupe.metrics.extractor_keys import pixel_measure_kind
+from loupe.metrics.extractors import Extractors
 from loupe.metrics.feature_store import stored_keys
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.losses import ValidationLosses

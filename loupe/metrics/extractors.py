@@ -20,40 +20,19 @@ from loupe.evaluation_records import ExtractorInfo, ReferenceManifest
 from loupe.metric_specs import CLIP_FILE, MEASURE_ANEW, array_prefix, column_name
 from loupe.metrics.clip import ClipNetwork, ClipSource, clip_info, find_clip, find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import CONFIG, demo_classifier_info, demo_colours, load_demo_classifier
+from loupe.metrics.extractor_keys import ExtractorKey, Machine, extractor_key
 from loupe.metrics.feature_store import Compute
 from loupe.metrics.images import Pixels
 from loupe.metrics.inception import find_inception, inception_info, load_inception
 from loupe.metrics.transformer_models import KINDS, TransformerSource, find_transformer, transformer_info
 from loupe.metrics.transformer_networks import load_picture_model, load_preference_model
-from loupe.workstore import fingerprint, library_versions, source_fingerprint
 
 DEMO, DEMO_CLIP_ENTRY, INCEPTION = "demo", "demo-clip", "inception"
 EXAMPLES = (DEMO, DEMO_CLIP_ENTRY, INCEPTION, *KINDS)
 """Names of entries, without what may follow their colon."""
-HERE = Path(__file__).parent
-CODE = {
-    "pixel_measures.py": ("background.py", "colour_families.py", "images.py", "pixel_measures.py", "silhouette.py"),
-    "demo_classifier.py": ("networks.py", "images.py", "demo_classifier.py", "classifier.py"),
-    "inception.py": ("networks.py", "images.py", "inception.py"),
-    "clip.py": ("networks.py", "images.py", "clip.py", "clip_settings.py"),
-    "transformer_networks.py": ("networks.py", "images.py", "transformer_networks.py", "transformer_models.py"),
-}
-"""Module that measures -> the modules that decide what it says, which are in the key of what is stored."""
 ROLES_WITH_TEXTS = ("clip", "preference")
-ROWS_ON_CPU, ROWS_ON_GPU = 8, 32
-"""Rows of every call of a network: kernels round by batch shape, and evaluate.batch_size changes no bit."""
-
 ImageFunction = Callable[[Sequence[Pixels]], Mapping[str, NDArray]]
 """Images (uint8 RGB, equally large) -> arrays with a row per image."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where networks run, and what of it can change the last bits of a feature."""
-
-    device: str
-    """cpu, cuda or mps."""
-    identity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +40,7 @@ class PictureExtractor:
     """A network that looks at pictures alone: features, and classes or a rating where it has them."""
 
     info: ExtractorInfo
-    kind: str
-    """Of the work store; it names everything that decides the features besides the image."""
+    key: ExtractorKey
     load: Callable[[], ImageFunction]
     """Loads the network on the first call and returns the same one ever after."""
     colours: tuple[str, ...] = ()
@@ -74,7 +52,7 @@ class TextExtractor:
     """A network that looks at pictures and texts."""
 
     info: ExtractorInfo
-    kind: str
+    key: ExtractorKey
     load: Callable[[], ClipNetwork]
 
 
@@ -101,6 +79,11 @@ class Extractors:
         """What they are, for manifests."""
         return tuple(member.info for member in self.members)
 
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """Name -> ExtractorKey.surroundings, for data/reference."""
+        return {member.info.name: member.key.surroundings for member in self.members}
+
     def prefix(self, member: Extractor) -> str:
         """Return the prefix of its arrays in an image set."""
         return array_prefix(member.info, self.infos)
@@ -125,6 +108,16 @@ class Extractors:
             )
             raise PipelineError(
                 f"data/reference was measured with {of_reference}, this run measures with {of_run}. Run: {MEASURE_ANEW}"
+            )
+        other = [
+            member.info.name
+            for _, member in kept
+            if reference.surroundings.get(member.info.name, member.key.surroundings) != member.key.surroundings
+        ]
+        if other:
+            raise PipelineError(
+                f"data/reference was measured with other settings files or library versions of {', '.join(other)} than "
+                f"there are now: photos and pictures would not compare. Run: {MEASURE_ANEW}"
             )
         return Extractors(
             members=tuple(member for _, member in kept),
@@ -183,11 +176,6 @@ def _group(entry: str) -> str:
     return "pictures" if start in (DEMO, INCEPTION, *KINDS) else "texts"
 
 
-def pixel_measure_kind() -> str:
-    """Return the work store's kind of what is measured from pixels without a network."""
-    return _store_kind("pixels", {}, _code("pixel_measures.py"), ("numpy", "pillow", "scipy"))
-
-
 def _wrong_together(infos: Sequence[ExtractorInfo]) -> list[str]:
     problems = []
     columns = [column_name(info.name) for info in infos]
@@ -226,33 +214,35 @@ def _extractor(name: str, demo_folder: Path, machine: Machine) -> Extractor:
 
 def _demo_classifier(folder: Path, machine: Machine) -> PictureExtractor:
     info = demo_classifier_info(folder)
-    kind = _kind_of(info, machine, _code("demo_classifier.py", folder / CONFIG), ("torch",))
+    key = extractor_key(info, machine, "demo_classifier.py", libraries=("torch",), settings_files=[folder / CONFIG])
     load = _loader(partial(load_demo_classifier, folder, machine.device), machine)
-    return PictureExtractor(info=info, kind=kind, load=load, colours=demo_colours(folder))
+    return PictureExtractor(info=info, key=key, load=load, colours=demo_colours(folder))
 
 
 def _inception(place: str, machine: Machine) -> PictureExtractor:
     info = inception_info(path := find_inception(place))
-    kind = _kind_of(info, machine, _code("inception.py"), ("torch", "torch-fidelity"))
-    return PictureExtractor(info=info, kind=kind, load=_loader(partial(load_inception, path, machine.device), machine))
+    key = extractor_key(info, machine, "inception.py", libraries=("torch", "torch-fidelity"))
+    return PictureExtractor(info=info, key=key, load=_loader(partial(load_inception, path, machine.device), machine))
 
 
 def _clip(source: ClipSource, machine: Machine) -> TextExtractor:
     info = clip_info(source)
-    code, libraries = _code("clip.py", *source.settings_files), ("torch", "open-clip-torch", "torchvision", "pillow")
-    kind = _kind_of(info, machine, code, libraries, preprocess=source.preprocess)
-    return TextExtractor(info=info, kind=kind, load=_text_loader(partial(load_clip, source, machine.device), machine))
+    libraries, around = ("torch", "open-clip-torch", "torchvision", "pillow"), {"preprocess": source.preprocess}
+    key = extractor_key(info, machine, "clip.py", libraries=libraries, settings_files=source.settings_files, **around)
+    return TextExtractor(info=info, key=key, load=_text_loader(partial(load_clip, source, machine.device), machine))
 
 
 def _transformer(source: TransformerSource, machine: Machine) -> Extractor:
     info = transformer_info(source)
-    code = _code("transformer_networks.py", *source.settings_files)
-    kind = _kind_of(info, machine, code, ("torch", "transformers", "torchvision", "pillow"))
+    libraries = ("torch", "transformers", "torchvision", "pillow")
+    key = extractor_key(
+        info, machine, "transformer_networks.py", libraries=libraries, settings_files=source.settings_files
+    )
     if info.role in ROLES_WITH_TEXTS:
         load_both = partial(load_preference_model, source, machine.device)
-        return TextExtractor(info=info, kind=kind, load=_text_loader(load_both, machine))
+        return TextExtractor(info=info, key=key, load=_text_loader(load_both, machine))
     load = _loader(partial(load_picture_model, source, machine.device), machine)
-    return PictureExtractor(info=info, kind=kind, load=load)
+    return PictureExtractor(info=info, key=key, load=load)
 
 
 def _loader(load: Callable[[], ImageFunction], machine: Machine) -> Callable[[], ImageFunction]:
@@ -269,7 +259,7 @@ def _text_loader(load: Callable[[], ClipNetwork], machine: Machine) -> Callable[
 
 def _in_equal_calls(compute: Compute, machine: Machine) -> Compute:
     """Return the function in calls of one size; the last one is filled up with copies."""
-    n_rows = _rows(machine)
+    n_rows = machine.rows
 
     def equal_calls(items: Sequence[Any]) -> Mapping[str, NDArray]:
         filled = [*items, *[items[-1]] * (-len(items) % n_rows)]
@@ -277,24 +267,3 @@ def _in_equal_calls(compute: Compute, machine: Machine) -> Compute:
         return {name: np.concatenate([part[name] for part in parts])[: len(items)] for name in parts[0]}
 
     return equal_calls
-
-
-def _code(start: str, *settings: Path) -> list[Path]:
-    return [*(HERE / name for name in CODE[start]), *settings]
-
-
-def _rows(machine: Machine) -> int:
-    return ROWS_ON_CPU if machine.device == "cpu" else ROWS_ON_GPU
-
-
-def _kind_of(
-    info: ExtractorInfo, machine: Machine, code: Sequence[Path], libraries: Sequence[str], **settings: Any
-) -> str:
-    """Return the store's kind; the extractor's name decides no feature, its role, weights and resize do."""
-    parts = {"info": info.model_dump(), "machine": machine.identity, "rows": _rows(machine), **settings}
-    return _store_kind(info.role, parts, code, libraries)
-
-
-def _store_kind(role: str, parts: Mapping[str, Any], code: Sequence[Path], libraries: Sequence[str]) -> str:
-    everything = {**parts, "code": source_fingerprint(*code), "libraries": library_versions(*libraries)}
-    return f"features/{role}-{fingerprint(everything)[:32]}"

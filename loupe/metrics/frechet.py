@@ -47,7 +47,7 @@ def frechet_distance(features_ND: NDArray, real_MD: NDArray) -> float:
 
     A tiny negative value for equal sets is rounding and is not clipped.
     """
-    few = min(len(features_ND), len(real_MD)) < features_ND.shape[1]
+    few = min(len(features_ND), len(real_MD)) <= features_ND.shape[1]
     trace_root = (trace_root_by_cross_gram if few else trace_root_by_eigenvalues)(features_ND, real_MD)
     shift = _mean(features_ND) - _mean(real_MD)
     return float(shift @ shift + _total_variance(features_ND) + _total_variance(real_MD) - 2 * trace_root)

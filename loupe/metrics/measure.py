@@ -12,7 +12,8 @@ import numpy as np
 from loupe.errors import PipelineError, problems_message
 from loupe.metrics import image_set as names
 from loupe.metrics.colour_families import family_index
-from loupe.metrics.extractors import Extractors, TextExtractor, pixel_measure_kind
+from loupe.metrics.extractor_keys import pixel_measure_kind
+from loupe.metrics.extractors import Extractors, TextExtractor
 from loupe.metrics.feature_store import Compute, complete_arrays, stored_arrays, stored_keys
 from loupe.metrics.image_set import ImageSet, asked_colour_classes
 from loupe.metrics.images import ImageFile, MadeImage
@@ -129,7 +130,7 @@ class _Source:
 def _sources(extractors: Extractors) -> Iterator[_Source]:
     yield _Source("pixels", "pixels", pixel_measure_kind(), lambda: measure_pixels, "image")
     for member in extractors.members:
-        prefix, name, kind = extractors.prefix(member), member.info.name, member.kind
+        prefix, name, kind = extractors.prefix(member), member.info.name, member.key.kind
         if isinstance(member, TextExtractor):
             yield _Source(prefix, name, kind, _pictures_of(member), "image")
             yield _Source(prefix, name, f"{kind}-texts", _texts_of(member), "text")

@@ -38,6 +38,31 @@ def test_rows_show_their_own_changes_and_scores(monkeypatch: pytest.MonkeyPatch,
     assert "21.5<i> ★</i>" in table, "the best of those listed is marked"
 
 
+def test_scores_that_depend_on_the_number_of_pictures_are_not_compared_across_numbers(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
+) -> None:
+    """A Fréchet distance falls with the number of pictures, a mean does not."""
+
+    def of_numbers(root: Path, *, max_commits: int) -> tuple[Experiment, ...]:
+        rows = listed(root, max_commits=max_commits)
+        return tuple(
+            replace(row, scores={**row.scores, "clip_demo_last": 80.0 + i, "n_images": 64 + i, "n_real": 45})
+            for i, row in enumerate(rows[:3])
+        )
+
+    monkeypatch.setattr("loupe.experiments.experiments", of_numbers)
+    app = open_page(monkeypatch, runs["complete"], "experiments")
+    html = html_of(app)
+    table, compared = html[html.index("lp-experiments") :].split("Two side by side", 1)
+    assert "21.5" in table
+    assert "21.5<i> ★</i>" not in table
+    lines = compared[compared.index("Scores of the last checkpoint") :].split("<tr")
+    (frechet,) = [line for line in lines if "Fréchet" in line]
+    (clip,) = [line for line in lines if "Text-image score" in line]
+    assert "of other numbers of pictures" in frechet
+    assert "of other numbers of pictures" not in clip
+
+
 def test_two_are_compared_by_parameters_and_scores_and_missing_pictures_are_said(
     monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loupe.diffusion import latents, sample_plan, train_run, validation_files
-from loupe.metrics import extractors
+from loupe.metrics import extractor_keys
 from tests.contracts.source_tree import ROOT, reachable_files
 
 FOLDER = ROOT / "loupe" / "diffusion"
@@ -93,11 +93,11 @@ MEASURES = {
         "clip_settings.py": "a part of clip.py that these do not use",
     },
 }
-KEYS |= {f"loupe/metrics/{start}": (extractors.CODE[start], others) for start, others in MEASURES.items()}
+KEYS |= {f"loupe/metrics/{start}": (extractor_keys.CODE[start], others) for start, others in MEASURES.items()}
 
 
 def test_every_module_that_measures_is_looked_at() -> None:
-    assert extractors.CODE.keys() == MEASURES.keys()
+    assert extractor_keys.CODE.keys() == MEASURES.keys()
 
 
 @pytest.mark.parametrize("start", KEYS)

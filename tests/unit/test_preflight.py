@@ -17,7 +17,8 @@ from loupe.diffusion.cost_model import drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.trial_run import DrawingTrial
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
-from loupe.metrics.extractors import Machine, resolve_extractors
+from loupe.metrics.extractor_keys import Machine
+from loupe.metrics.extractors import resolve_extractors
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
 from loupe.records import CheckpointsManifest
@@ -214,6 +215,17 @@ def test_a_replaced_extractor_is_no_go_with_the_command_that_measures_anew(with_
     weights.write_bytes(b"Weights")
     _, error = refusal(capsys, "check", "--fast")
     assert f"ViT-B-32-quickgelu/{weights} is not what data/reference and the scores were measured with" in error
+    assert "dvc repro --force --single-item reference && dvc repro" in error
+
+
+def test_settings_or_libraries_other_than_those_of_the_photos_are_no_go(with_results, capsys):
+    project, _, weights = with_results
+    path = project / "data" / "reference" / "manifest.json"
+    measured = read_record(path, ReferenceManifest, made_by="reference")
+    write_record(path, measured.model_copy(update={"surroundings": {info.name: "0" for info in measured.extractors}}))
+    _, error = refusal(capsys, "check", "--fast")
+    assert f"the settings files of ViT-B-32-quickgelu/{weights}, or the versions of its libraries, are not" in error
+    assert "demo," not in error, "DVC watches the demo's files"
     assert "dvc repro --force --single-item reference && dvc repro" in error
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from loupe.metric_specs import MetricSpec, applicable_specs
-from loupe.metrics.extractors import Extractors, Machine, resolve_extractors
+from loupe.metrics.extractor_keys import Machine
+from loupe.metrics.extractors import Extractors, resolve_extractors
 from loupe.metrics.image_set import ImageSet, RealPhotos
 from loupe.metrics.images import MadeImage, Pixels
 from loupe.metrics.measure import ImageRow, measure_images

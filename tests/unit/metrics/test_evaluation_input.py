@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from stages.reference import reference
 from stages.select import select
 from tests.unit.metrics.evaluation_project import BLACK, KEYS, Run, params, without_best
 from tests.unit.metrics.small_run import read_json
+from tests.unit.metrics.toy_transformers import write_toy_dinov2
 
 
 def test_invalid_pictures_are_counted_excluded_and_fail_the_gate(evaluated: Run) -> None:
@@ -285,6 +287,20 @@ def test_reference_of_other_weights_is_refused(evaluated: Run) -> None:
     write_toy_clip(evaluated.paths.demo / "clip", trained=False)
     with pytest.raises(PipelineError, match="Run: dvc repro --force --single-item reference"):
         evaluated.stage(evaluate)
+
+
+def test_a_settings_file_that_changed_since_the_photos_were_measured_is_refused(evaluated: Run, tmp_path: Path) -> None:
+    """Its weights are the same: pictures would be looked at in another way than the photos were."""
+    eyes = write_toy_dinov2(tmp_path / "eyes")
+    sections = {"evaluate": {"extractors": ["demo", "demo-clip", f"dinov2:{eyes}"]}}
+    evaluated.stage(reference, **sections)
+    evaluated.stage(evaluate, **sections)
+    settings = eyes / "preprocessor_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "image_mean": [0.1, 0.2, 0.3]}))
+    with pytest.raises(PipelineError, match=r"other settings files or library versions of eyes@\w+ than there are"):
+        evaluated.stage(evaluate, **sections)
+    evaluated.stage(reference, **sections)
+    evaluated.stage(evaluate, **sections)
 
 
 def test_samples_of_another_run_are_refused(evaluated: Run) -> None:

@@ -11,7 +11,8 @@ from loupe.atomic_io import read_record
 from loupe.errors import PipelineError
 from loupe.evaluation_records import ReferenceManifest
 from loupe.metric_specs import applicable_specs
-from loupe.metrics.extractors import Machine, resolve_extractors
+from loupe.metrics.extractor_keys import Machine
+from loupe.metrics.extractors import resolve_extractors
 from loupe.metrics.frechet import frechet_distance
 from loupe.metrics.image_set import CLIP_TEXT
 from loupe.metrics.image_set_files import read_image_set

@@ -13,10 +13,11 @@ import torch
 
 from loupe.errors import PipelineError
 from loupe.evaluation_records import ReferenceManifest
-from loupe.metrics import extractors, inception
+from loupe.metrics import extractor_keys, extractors, inception
 from loupe.metrics.clip import find_demo_clip, load_clip
 from loupe.metrics.demo_classifier import demo_classifier_info, load_demo_classifier
-from loupe.metrics.extractors import Extractors, Machine, resolve_extractors
+from loupe.metrics.extractor_keys import Machine
+from loupe.metrics.extractors import Extractors, resolve_extractors
 from loupe.metrics.images import MadeImage
 from loupe.metrics.measure import ImageRow, complete_features
 from loupe.workstore import WorkStore
@@ -166,7 +167,7 @@ def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
 def test_the_stores_kind_follows_weights_settings_and_machine(demo: Path, tmp_path: Path) -> None:
     def kinds(folder: Path, machine: Machine = CPU) -> tuple[str, ...]:
         found = resolve_extractors(("demo", "demo-clip"), demo_folder=folder, machine=machine)
-        return tuple(member.kind for member in found.members)
+        return tuple(member.key.kind for member in found.members)
 
     copy = tmp_path / "demo"
     shutil.copytree(demo, copy)
@@ -188,7 +189,7 @@ def test_a_network_loads_once_per_process(demo: Path) -> None:
 
 def test_batch_size_changes_no_bit_of_what_networks_say(demo: Path) -> None:
     """The network itself rounds by the number of rows: only calls of one size say the same about a picture."""
-    for machine, n_rows in ((CPU, extractors.ROWS_ON_CPU), (Machine("cuda", "cuda H"), extractors.ROWS_ON_GPU)):
+    for machine, n_rows in ((CPU, extractor_keys.ROWS_ON_CPU), (Machine("cuda", "cuda H"), extractor_keys.ROWS_ON_GPU)):
         sizes: list[int] = []
 
         def compute(items: Sequence[float], sizes: list[int] = sizes) -> dict[str, np.ndarray]:
@@ -226,8 +227,26 @@ def test_reference_of_other_extractors_is_refused(demo: Path) -> None:
 
 def measured_with(extractors: Extractors) -> ReferenceManifest:
     return ReferenceManifest(
-        extractors=extractors.infos, n_real={}, nulls={}, real_scores={}, left_out=dict(extractors.left_out), files={}
-    )
+        extractors=extractors.infos, n_real={}, nulls={}, real_scores={}, left_out=dict(extractors.left_out),
+        surroundings=extractors.surroundings, files={},
+    )  # fmt: skip
+
+
+def test_photos_that_were_measured_with_other_libraries_do_not_compare(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = measured_with(resolved(demo, "demo", "demo-clip"))
+    assert resolved(demo, "demo", "demo-clip").as_in(before).entries == ("demo", "demo-clip")
+    versions = extractor_keys.library_versions
+    for release, is_other in (("+cpu", False), (".1", True)):
+        newer = lambda *names: {name: found + release for name, found in versions(*names).items()}  # noqa: B023, E731
+        monkeypatch.setattr(extractor_keys, "library_versions", newer)
+        now = resolved(demo, "demo", "demo-clip")
+        if is_other:
+            with pytest.raises(PipelineError, match="library versions of demo-classifier, demo-clip than there are"):
+                now.as_in(before)
+        else:
+            assert now.as_in(before).members == now.members
 
 
 def resolved(demo: Path, *names: str) -> Extractors:

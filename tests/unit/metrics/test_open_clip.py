@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from loupe.atomic_io import sha256_file
 from loupe.errors import PipelineError
 from loupe.metrics.clip import clip_info, find_clip, find_demo_clip, load_clip
-from loupe.metrics.extractors import Machine, resolve_extractors
+from loupe.metrics.extractor_keys import Machine
+from loupe.metrics.extractors import resolve_extractors
 from tests.unit.metrics.small_run import CLIP_CONFIG, SIZE_PX, moved, toy_images
 
 
@@ -93,7 +94,7 @@ def test_features_by_another_preprocessing_are_kept_apart(local: Path, demo: Pat
         found = resolve_extractors(
             ("demo", f"ViT-L-14/{local}@{tag}"), demo_folder=demo, machine=Machine("cpu", "test")
         )
-        kinds.add(found.members[1].kind)
+        kinds.add(found.members[1].key.kind)
     assert len(kinds) == 2
 
 

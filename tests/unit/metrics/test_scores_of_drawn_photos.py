@@ -54,7 +54,9 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, StepScores]
     return dict(zip(("as asked", "swapped", "shuffled", "all swapped"), found, strict=True))
 
 
-@pytest.mark.parametrize("key", ["clip_demo", "clip_gap_demo", "colour_demo", "colour_share", "colour_top2"])
+@pytest.mark.parametrize(
+    "key", ["clip_demo", "clip_gap_demo", "colour_demo", "colour_ratio", "colour_share", "colour_top2"]
+)
 def test_swapping_the_pictures_of_two_prompts_lowers_what_speaks_of_prompts(
     scores: Mapping[str, StepScores], key: str
 ) -> None:
