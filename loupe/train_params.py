@@ -33,13 +33,13 @@ def _preset_or_names(value: Any) -> str | tuple[str, ...]:
 class TrainParams(Section):
     """How the adapter is trained."""
 
-    max_steps: PositiveInt
+    max_steps: Int = Field(gt=0, le=10_000_000)
     """Optimizer steps."""
     checkpoint_every: PositiveInt
     """A checkpoint is kept every this many steps, and after the last one."""
-    batch_size: PositiveInt
+    batch_size: Int = Field(gt=0, le=4096)
     """Examples per forward pass of one process; a process has one device."""
-    gradient_accumulation_steps: PositiveInt
+    gradient_accumulation_steps: Int = Field(gt=0, le=4096)
     """Forward passes per optimizer step in each process. What the adapter learns depends on the effective batch size:
     batch_size times this times the number of processes (1 unless `accelerate launch` starts more)."""
     gradient_checkpointing: Literal["auto", "always", "never"]
@@ -60,11 +60,11 @@ class TrainParams(Section):
     """Decay of the optimizer's first moment."""
     adam_beta2: Float = Field(ge=0, lt=1)
     """Decay of the optimizer's second moment."""
-    adam_epsilon: Float = Field(gt=0)
+    adam_epsilon: Float = Field(gt=0, le=1)
     """The optimizer's epsilon."""
-    weight_decay: Float = Field(ge=0)
+    weight_decay: Float = Field(ge=0, le=10)
     """Decoupled weight decay of the A and B matrices."""
-    max_grad_norm: Float = Field(gt=0)
+    max_grad_norm: Float = Field(ge=1e-6)
     """Gradients are scaled down to this global L2 norm."""
     rank: Int = Field(gt=0, le=1280)
     """LoRA rank r, the inner dimension of the A and B matrices; 1,280 is the width of Stable Diffusion 1.5's UNet."""
@@ -86,9 +86,9 @@ class TrainParams(Section):
     UNet's: it learns words that the base model does not know, and each step then runs the text encoder as well."""
     text_encoder_learning_rate: Float | None = Field(gt=0, le=10)
     """Peak learning rate of the text encoder's adapter, on the same schedule; null: learning_rate."""
-    noise_offset: Float = Field(ge=0)
+    noise_offset: Float = Field(ge=0, le=1)
     """Standard deviation of the constant added to each channel's noise; lets an image's mean move."""
-    snr_gamma: Float | None = Field(gt=0)
+    snr_gamma: Float | None = Field(ge=0.01)
     """Min-SNR gamma (5.0 in the paper); null weighs every timestep alike."""
     caption_dropout: Share
     """Share of the captions replaced by the empty one, for classifier-free guidance."""
@@ -116,6 +116,13 @@ class TrainParams(Section):
                 f"lr_warmup_steps ({self.lr_warmup_steps}) must be below max_steps ({self.max_steps}), or the peak "
                 f"learning rate is never used"
             )
+        if self.learning_rate * self.weight_decay >= 1:
+            problems.append(
+                f"learning_rate x weight_decay is {self.learning_rate * self.weight_decay:g}: every step would take "
+                f"away all that the adapter has learned. Lower one of them, to below 1 together"
+            )
+        if self.caption_dropout == 1 and not self.train_text_encoder:
+            problems.append("caption_dropout is 1, so no caption would ever be seen: lower it")
         problems += self._text_encoder_problems()
         if problems:
             raise ValueError("; ".join(problems))

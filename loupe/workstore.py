@@ -44,6 +44,14 @@ def library_versions(*names: str) -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
+def remove_entry(path: Path) -> None:
+    """Remove what has an entry's name, be it a folder: one in its place would keep the entry from being stored."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkStore:
     """Files and folders under `root/<kind>/<first two digits>/<fingerprint>`; `kind` names the sort of work."""

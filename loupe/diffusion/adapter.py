@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import write_bytes, write_json
 from loupe.diffusion.target_modules import target_problems
-from loupe.diffusion.tensor_files import read_tensors, tensor_bytes
+from loupe.diffusion.tensor_files import read_metadata, read_tensors, tensor_bytes
 from loupe.errors import PipelineError, problems_message
 
 if TYPE_CHECKING:
@@ -159,10 +159,16 @@ def save_adapter(folder: Path, state: Mapping[str, torch.Tensor], config: Adapte
 
 
 def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
-    """Read an adapter's state and configuration back; a missing or damaged file is a PipelineError."""
+    """Read an adapter's state and configuration back; PipelineError where a file is missing or damaged.
+
+    Both files say how strong the adapter is; only the weights' hash is known to others, so they must agree.
+    """
     tensors = read_tensors(folder / WEIGHTS_FILE, made_by="train")
     try:
         content = json.loads((folder / CONFIG_FILE).read_bytes())
+        in_weights = json.loads(read_metadata(folder / WEIGHTS_FILE).get(_METADATA_KEY, "null"))
+        if in_weights not in (None, content):
+            raise ValueError(f"it is not what {WEIGHTS_FILE} says")
         config = AdapterConfig(
             rank=content["r"],
             alpha=content["lora_alpha"],
@@ -173,7 +179,7 @@ def read_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
         )
     except FileNotFoundError:
         raise PipelineError(f"{folder / CONFIG_FILE} is not there. Run: dvc repro train") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(
             f"{folder / CONFIG_FILE} is damaged ({type(error).__name__}: {error}). "
             f"Make it anew: dvc repro --force train"

@@ -7,6 +7,7 @@ through the same lines. It loads no weights; model_loading.py does.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ DEMO = "demo"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 """Those of diffusers' DDPMScheduler, which training and drawing take their noise from."""
+LEAST_TIMESTEPS = 8
+"""Of the noise schedule: as many as the validation loss looks at."""
 _MORE_CONDITIONS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
 _TEXT_MODELS = ("clip_text_model", "clip")
 _CONFIGS = {
@@ -82,8 +85,19 @@ def missing_parts(folder: Path) -> list[str]:
     if not (tokenizer / "tokenizer.json").is_file():
         lacking = [name for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()]
         problems += [f"tokenizer/{name} is missing" for name in lacking]
+    problems += _damaged_settings(tokenizer)
     for part in WEIGHTS:
         problems += _weight_problems(folder, part)
+    return problems
+
+
+def _damaged_settings(folder: Path) -> list[str]:
+    problems = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as error:
+            problems.append(f"{folder.name}/{file.name} is damaged or cut short ({error}); download or copy it again")
     return problems
 
 
@@ -157,11 +171,26 @@ def _shape_problems(folder: Path) -> list[str]:
         problems.append(f"vae/config.json: block_out_channels is {blocks!r}; expected a list of whole numbers")
     elif pixels_per_latent(folder) != PIXELS_PER_LATENT:
         problems.append(f"the VAE makes {pixels_per_latent(folder)} px of a latent; supported: {PIXELS_PER_LATENT}")
-    return problems + _text_problems(unet, text) + _schedule_problems(scheduler)
+    return problems + _latent_problems(vae) + _text_problems(unet, text) + _schedule_problems(scheduler)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_between(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least < value < most
+
+
+def _latent_problems(vae: dict[str, Any]) -> list[str]:
+    """Return why the VAE's latents would not be what the UNet was made for."""
+    problems = []
+    factor = vae.get("scaling_factor", 0.18215)
+    if not _is_between(factor, 0, math.inf):
+        problems.append(f"vae/config.json: scaling_factor is {factor!r}; expected a number above 0, e.g. 0.18215")
+    if moved := [name for name in ("shift_factor", "latents_mean", "latents_std") if vae.get(name)]:
+        problems.append(f"vae/config.json: latents are moved by {', '.join(moved)}, which is not supported")
+    return problems
 
 
 def _text_problems(unet: dict[str, Any], text: dict[str, Any]) -> list[str]:
@@ -191,6 +220,13 @@ def _schedule_problems(scheduler: dict[str, Any]) -> list[str]:
         problems.append(
             f"the scheduler ({name}) has no betas: flow matching and the like are not supported; expected beta_start "
             f"and beta_end, as PNDMScheduler, DDIMScheduler and DDPMScheduler have them"
+        )
+    elif scheduler.get("trained_betas") is None and not all(_is_between(end, 0, 1) for end in ends):
+        problems.append(f"beta_start and beta_end are {ends[0]!r} and {ends[1]!r}; expected numbers between 0 and 1")
+    n_timesteps = scheduler.get("num_train_timesteps", 1000)
+    if not _is_count(n_timesteps) or n_timesteps < LEAST_TIMESTEPS:
+        problems.append(
+            f"num_train_timesteps is {n_timesteps!r}; expected a whole number of at least {LEAST_TIMESTEPS}, e.g. 1000"
         )
     schedule = scheduler.get("beta_schedule", BETA_SCHEDULES[0])
     if schedule not in BETA_SCHEDULES:

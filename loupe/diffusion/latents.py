@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 from loupe.diffusion.cpu_shares import each_by_itself, n_at_once
 from loupe.diffusion.device_memory import FREE_MEMORY, Portions
-from loupe.diffusion.tensor_files import hashed_bytes, read_hashed
+from loupe.diffusion.tensor_files import KEY_ENTRY, hashed_bytes, read_hashed
 from loupe.diffusion.text import TEXTS_AT_ONCE_GPU, embed_all
 from loupe.errors import PipelineError
 from loupe.records import CaptionRecord
-from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
+from loupe.workstore import WorkStore, fingerprint, library_versions, remove_entry, source_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -123,10 +123,10 @@ def _is_stored(store: WorkStore, kind: str, key: str) -> bool:
     if path is None:
         return False
     try:
-        read_hashed(path)
+        read_hashed(path, key=key)
     except ValueError as error:
         print(f"encode: a stored entry of {kind} is damaged ({error}); it is computed anew.", flush=True)
-        path.unlink(missing_ok=True)
+        remove_entry(path)
         return False
     return True
 
@@ -259,14 +259,14 @@ def read_stored(store: WorkStore, kind: str, key: str) -> dict[str, torch.Tensor
     """Return a stored result; one that was damaged since it was looked for is named (PipelineError)."""
     path = store.path(kind, key, STORED_SUFFIX)
     try:
-        return read_hashed(path)[0]
+        return read_hashed(path, key=key)[0]
     except ValueError as error:
         raise PipelineError(f"{path} is damaged ({error}). Run it again: it is computed anew.") from None
 
 
 def _put(store: WorkStore, kind: str, key: str, tensors: dict[str, torch.Tensor]) -> None:
     with store.put(kind, key, STORED_SUFFIX) as temporary:
-        temporary.write_bytes(hashed_bytes(tensors))
+        temporary.write_bytes(hashed_bytes(tensors, metadata={KEY_ENTRY: key}))
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LENGTH_BYTES = 8
 _HASH_ENTRY = "sha256"
+KEY_ENTRY = "key"
+"""Metadata of a stored file: the key under which it was stored, so that a copy under another one is told."""
 
 
 def tensor_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str]) -> bytes:
@@ -63,19 +65,35 @@ def hashed_bytes(tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, 
     return tensor_bytes(tensors, metadata={**metadata, _HASH_ENTRY: _contents_sha256(tensors, metadata)})
 
 
-def read_hashed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return tensors and metadata of a file of `hashed_bytes`; anything but the whole of one raises ValueError."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in a safetensors file's header; ValueError when there is no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+def read_hashed(path: Path, *, key: str | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return tensors and metadata of a file of `hashed_bytes`; anything but the whole of one raises ValueError.
+
+    So does one that was stored under another key than `key`, where it says under which.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(str(error)) from None
     stored = metadata.pop(_HASH_ENTRY, None)
     if _contents_sha256(tensors, metadata) != stored:
         raise ValueError("its contents have changed")
+    if key is not None and metadata.get(KEY_ENTRY, key) != key:
+        raise ValueError("it is that of another entry")
     return tensors, metadata
 
 

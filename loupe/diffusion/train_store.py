@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loupe.atomic_io import write_json
-from loupe.diffusion.tensor_files import hashed_bytes, read_hashed
+from loupe.diffusion.tensor_files import KEY_ENTRY, hashed_bytes, read_hashed
 from loupe.diffusion.training import TrainingState
 from loupe.records import TrainRow
-from loupe.workstore import WorkStore, fingerprint
+from loupe.workstore import WorkStore, fingerprint, remove_entry
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +58,11 @@ class TrainStore:
         usable = []
         for step, path in sorted(self._files().items()):
             try:
-                _from_file(path, step)
+                _from_file(path, step, self.key)
                 usable.append(step)
             except ValueError as error:
                 print(f"train: the stored state of step {step} is damaged ({error}); it is computed anew.", flush=True)
-                _remove(path)
+                remove_entry(path)
         return usable
 
     def save(self, state: TrainingState, *, interim: bool = False) -> None:
@@ -74,7 +73,7 @@ class TrainStore:
         outdated = [path for path in self._files().values() if path.name.endswith(_INTERIM_SUFFIX)]
         suffix = f"-{state.step:06d}{_INTERIM_SUFFIX if interim else _SUFFIX}"
         with self.store.put(KIND, self.key, suffix) as temporary:
-            temporary.write_bytes(_to_bytes(state))
+            temporary.write_bytes(_to_bytes(state, self.key))
         for path in outdated:
             path.unlink(missing_ok=True)
 
@@ -87,7 +86,7 @@ class TrainStore:
 
     def load(self, step: int) -> TrainingState:
         """Return the state of a step that usable_steps() has named or save() has stored."""
-        return _from_file(self._files()[step], step)
+        return _from_file(self._files()[step], step, self.key)
 
     def _files(self) -> dict[int, Path]:
         """Step -> file; where a step has both, the one that stays. A copy that somebody put beside them is none."""
@@ -101,10 +100,10 @@ class TrainStore:
         others = [p for p in (self.store.root / KIND).glob(f"*/*{_PARTS_SUFFIX}") if p.stem != self.key]
         if not others:
             return []
-        latest = max(others, key=lambda path: path.stat().st_mtime_ns)
+        latest = max(others, key=lambda path: path.lstat().st_mtime_ns)
         try:
             before = json.loads(latest.read_bytes())
-        except ValueError:
+        except (ValueError, OSError):
             return []  # damaged by hand: it decides nothing, and what differs from it cannot be told
         return _differences(before, self.parts) if isinstance(before, dict) else []
 
@@ -125,38 +124,28 @@ def _short(value: Any) -> str:
     return f"{text[:12]}…" if _HASH.fullmatch(text) else text
 
 
-def _to_bytes(state: TrainingState) -> bytes:
+def _to_bytes(state: TrainingState, key: str) -> bytes:
     import torch
 
     tensors = {f"{group}/{key}": t for group in _TENSOR_GROUPS for key, t in getattr(state, group).items()}
     for column in TrainRow.model_fields:
         tensors[f"rows/{column}"] = torch.tensor([getattr(row, column) for row in state.rows], dtype=torch.float64)
-    return hashed_bytes(tensors, metadata={"scaler": json.dumps(state.scaler)})
+    return hashed_bytes(tensors, metadata={"scaler": json.dumps(state.scaler), KEY_ENTRY: key})
 
 
-def _remove(path: Path) -> None:
-    """Remove what has a state's name, be it a folder: one in its place would keep the state from being stored."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _from_file(path: Path, step: int) -> TrainingState:
-    """Read the state of a step back; anything but a whole one of that step raises ValueError."""
+def _from_file(path: Path, step: int, key: str) -> TrainingState:
+    """Read the state of a step back; anything but a whole one of that step, of the run `key`, raises ValueError."""
     try:
-        state = _read(path)
+        state = _read(path, key)
     except KeyError as error:
         raise ValueError(f"{error} is not as it should be") from None
-    except OSError as error:
-        raise ValueError(f"it cannot be read: {error.strerror or error}") from None
     if state.step != step:
         raise ValueError(f"it is that of step {state.step}")
     return state
 
 
-def _read(path: Path) -> TrainingState:
-    tensors, metadata = read_hashed(path)
+def _read(path: Path, key: str) -> TrainingState:
+    tensors, metadata = read_hashed(path, key=key)
     groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
     for name, tensor in tensors.items():
         group, _, key = name.partition("/")

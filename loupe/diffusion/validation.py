@@ -57,7 +57,14 @@ class ValidationSet:
 
 
 def fixed_timesteps(count: int, *, n_train_timesteps: int) -> tuple[int, ...]:
-    """Return the middles of `count` equal bins of [0, n_train_timesteps), ascending: 8 of 1000 give 62, 187 ... 937."""
+    """Return the middles of `count` equal bins of [0, n_train_timesteps), ascending: 8 of 1000 give 62, 187 ... 937.
+
+    Raises PipelineError where there are fewer to choose from.
+    """
+    if count > n_train_timesteps:
+        raise PipelineError(
+            f"train.validation_timesteps is {count}, the base model's noise schedule has {n_train_timesteps}: lower it"
+        )
     return tuple((2 * index + 1) * n_train_timesteps // (2 * count) for index in range(count))
 
 

@@ -18,7 +18,7 @@ from loupe.diffusion.adapter import load_adapter
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.sample_plan import AdapterSource
-from loupe.diffusion.tensor_files import hashed_bytes, read_hashed, tensor_bytes
+from loupe.diffusion.tensor_files import KEY_ENTRY, hashed_bytes, read_hashed, tensor_bytes
 from loupe.diffusion.text_vectors import TextEncoders, with_vectors_of
 from loupe.diffusion.validation import (
     ValidationSet,
@@ -114,7 +114,8 @@ class Validation:
             losses = validation_losses(unet, data, policy=self.policy, what=f"validation at step {step}")
             require_finite_losses(losses, self.data.examples.image_ids, step=step)
             self.losses[step] = losses
-            write_bytes(self._entry(source, info), hashed_bytes({"losses": losses}))
+            entry = self._entry(source, info)
+            write_bytes(entry, hashed_bytes({"losses": losses}, metadata={KEY_ENTRY: entry.stem}))
             self._write(source.checkpoints_folder)
 
     def _entry(self, source: AdapterSource, info: CheckpointInfo | None) -> Path:
@@ -158,7 +159,7 @@ def _read(path: Path) -> torch.Tensor | None:
     if not path.is_file():
         return None
     try:
-        tensors, _ = read_hashed(path)
+        tensors, _ = read_hashed(path, key=path.stem)
     except ValueError as error:
         say(f"validation: a stored loss is damaged ({error}); it is measured anew.")
         return None

@@ -206,3 +206,23 @@ def test_a_file_cut_short_is_named(unet, tmp_path):
 
     with pytest.raises(PipelineError, match=r"adapter_model.safetensors is damaged"):
         load_adapter(unet, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: {**content, "lora_alpha": 400},
+        lambda content: {**content, "target_modules": None},
+        lambda content: [1],
+    ],
+)
+def test_a_strength_changed_by_hand_is_refused(unet, tmp_path, change):
+    """The weights alone are hashed; another alpha beside them would draw other pictures under the same name."""
+    add(unet)
+    save(tmp_path, adapter_state(unet))
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(
+        PipelineError, match=r"adapter_config\.json is damaged .*it is not what adapter_model\.safetensors"
+    ):
+        load_adapter(unet, tmp_path)

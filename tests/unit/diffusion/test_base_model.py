@@ -70,6 +70,15 @@ def test_weights_that_are_cut_short_are_refused(base_copy):
     ("file", "changes", "words"),
     [
         ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("vae/config.json", {"scaling_factor": 0}, "scaling_factor is 0; expected a number above 0"),
+        ("vae/config.json", {"scaling_factor": None}, "scaling_factor is None"),
+        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor is 'x'"),
+        ("vae/config.json", {"shift_factor": 0.1}, "latents are moved by shift_factor"),
+        ("vae/config.json", {"latents_mean": [0.1], "latents_std": [1.0]}, "by latents_mean, latents_std"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 4}, "num_train_timesteps is 4; expected a whole"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": None}, "num_train_timesteps is None"),
+        ("scheduler/scheduler_config.json", {"beta_end": 1.5}, "beta_start and beta_end are .* and 1.5; expected"),
+        ("scheduler/scheduler_config.json", {"beta_start": "x"}, "beta_start and beta_end are 'x' and"),
         ("unet/config.json", {"addition_embed_type": "text_time"}, "SDXL"),
         ("unet/config.json", {"cross_attention_dim": 32}, "attends to vectors of 32"),
         ("vae/config.json", {"_class_name": "VQModel"}, "needs a UNet2DConditionModel and an AutoencoderKL"),
@@ -221,6 +230,15 @@ def test_fp16_file_names_are_found(base_copy):
     folder = resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
 
     assert load_unet(folder, device="cpu", dtype=torch.float32).dtype is torch.float32
+
+
+def test_settings_of_the_tokenizer_that_were_cut_short_are_named(base_copy):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (base_copy / "tokenizer" / name).write_text('{"cut": ')
+    with pytest.raises(PipelineError) as caught:
+        resolve_base_model(str(base_copy), None, demo_folder=NOWHERE)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert f"tokenizer/{name} is damaged or cut short" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["[]", "null"])

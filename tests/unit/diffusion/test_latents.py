@@ -62,6 +62,26 @@ def test_a_damaged_entry_never_enters_training(project, capsys):
     assert {path.name: path.read_bytes() for path in store.rglob("*.safetensors")} == before
 
 
+def test_an_entry_under_the_name_of_another_and_a_folder_in_its_place_are_computed_anew(project, capsys):
+    """A whole file is damage too where it is another picture's: it would pair a photo with the wrong latent."""
+    manifest = run(project)
+    mine, other, place = sorted((project.work / "posteriors").glob("*/*"))[:3]
+    before = mine.read_bytes()
+    mine.write_bytes(other.read_bytes())
+    place.unlink()
+    place.mkdir()
+    capsys.readouterr()
+
+    again = run(project)
+
+    said = capsys.readouterr().out
+    assert "a stored entry of posteriors is damaged (it is that of another entry)" in said
+    assert "encode: computed=2" in said
+    assert again == manifest
+    assert mine.read_bytes() == before
+    assert place.is_file()
+
+
 def flip_last_byte(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
@@ -175,7 +195,7 @@ def test_a_memory_that_holds_no_photo_is_a_sentence_with_what_to_do(project, mon
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(latents, "encode_pixels", full)
-    with pytest.raises(DeviceFull, match=r"The memory of cpu is full\. Free memory on the device, or use"):
+    with pytest.raises(DeviceFull, match=r"The memory of cpu is full\. Close other programs"):
         run(project)
 
 

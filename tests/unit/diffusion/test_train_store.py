@@ -118,6 +118,16 @@ def test_a_state_under_the_name_of_another_step_is_not_loaded(store):
         store.load(9)
 
 
+def test_a_state_of_another_run_is_computed_anew(store, capsys):
+    other = TrainStore(store.store, {**store.parts, "learning_rate": 0.5})
+    other.save(store.load(1))
+    shutil.copy(file_of(other, 1), file_of(store, 1))
+
+    assert 1 not in store.usable_steps()
+    assert "the stored state of step 1 is damaged (it is that of another entry)" in capsys.readouterr().out
+    assert other.usable_steps() == [1]
+
+
 def test_a_step_of_more_digits_than_the_names_have_is_found(store):
     assert file_of(store, 1_234_567).name.endswith("-1234567.safetensors")
     file_of(store, 1_234_567).write_bytes(file_of(store, 2).read_bytes())

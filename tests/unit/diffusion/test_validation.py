@@ -205,3 +205,9 @@ def test_a_loss_that_is_not_finite_names_the_images_and_the_step(bad):
         require_finite_losses(losses, ["a", "b", "c"], step=50)
     with pytest.raises(PipelineError, match="the base model itself"):
         require_finite_losses(losses, ["a", "b", "c"], step=0)
+
+
+def test_more_timesteps_than_the_base_model_has_are_refused() -> None:
+    assert fixed_timesteps(8, n_train_timesteps=8) == tuple(range(8))
+    with pytest.raises(PipelineError, match=r"train\.validation_timesteps is 9, .* has 8: lower it"):
+        fixed_timesteps(9, n_train_timesteps=8)
