@@ -59,6 +59,8 @@ class CheckpointDescription(CheckpointInfo):
     """Of everything that decided the weights, max_steps aside."""
     examples_sha256: str
     """Of the encoded photos and captions that it was trained on."""
+    captions_sha256: str
+    """Of the file data/dataset/train/captions.jsonl that it was trained on, which holds each photo's own SHA-256."""
     settings: dict[str, int | float | str | bool | tuple[float, ...] | None]
     """Numbers that decided the weights beside the above: seed, learning rate ..."""
     effective_batch_size: int

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loupe.atomic_io import sha256_file, write_record
+from loupe.atomic_io import read_record, sha256_file, write_record
 from loupe.diffusion.adapter import WEIGHTS_FILE, AdapterConfig
 from loupe.diffusion.text_adapter import TEXT_FOLDER, save_adapters, split_state
 from loupe.paths import step_name
-from loupe.records import BaseModelInfo, CheckpointInfo
+from loupe.records import BaseModelInfo, CheckpointInfo, LatentsManifest
 from loupe.train_records import CheckpointDescription
 from loupe.workstore import fingerprint
 
@@ -31,6 +31,13 @@ class CheckpointOrigin:
     base_model: BaseModelInfo
     parts: dict[str, Any]
     effective_batch_size: int
+    captions_sha256: str
+    """Of data/dataset/train/captions.jsonl."""
+
+
+def captions_sha256(latents: Path) -> str:
+    """Return the SHA-256 of the captions file whose photos are encoded in the folder data/latents for training."""
+    return read_record(latents / "manifest.json", LatentsManifest, made_by="encode").captions_sha256["train"]
 
 
 def write_checkpoint(checkpoints: Path, state: TrainingState, origin: CheckpointOrigin) -> CheckpointInfo:
@@ -58,6 +65,7 @@ def write_checkpoint(checkpoints: Path, state: TrainingState, origin: Checkpoint
         base_model=origin.base_model,
         run_fingerprint=fingerprint(parts),
         examples_sha256=parts["examples"],
+        captions_sha256=origin.captions_sha256,
         settings=parts["train"],
         effective_batch_size=origin.effective_batch_size,
         device=parts["device"],

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 TIMEOUT = timedelta(hours=12)
 """How long one process waits for another. A process that ends is noticed at once by the launcher and by its peers; only
-a machine that vanishes from the network is waited for. The others wait while the main process validates a checkpoint
-and draws its previews, and on a CPU that takes a full-size model hours."""
+a machine that vanishes from the network is waited for. The others wait while the main process draws a checkpoint's
+previews, and on a CPU that takes a full-size model hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,18 @@ class Processes:
 
             with self._reporting():
                 distributed.broadcast(tensor, src=0)
+
+    def numbers_from_main(self, numbers: Sequence[int]) -> list[int]:
+        """Return the main process's `numbers`, whatever this one hands in."""
+        import torch
+
+        count = torch.tensor([len(numbers)])
+        self.from_main(count)
+        received = torch.zeros(int(count), dtype=torch.int64)
+        if self.is_main:
+            received[:] = torch.tensor(numbers, dtype=torch.int64)
+        self.from_main(received)
+        return received.tolist()
 
     def least(self, number: int) -> int:
         """Return the smallest of the numbers that the processes hand in."""

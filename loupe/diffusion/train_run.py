@@ -160,12 +160,25 @@ def run_legs(
 
 
 def take_part(
-    plan: RunPlan, store: TrainStore, base: Path, info: BaseModelInfo, examples: Examples, **options: Any
+    plan: RunPlan,
+    store: TrainStore,
+    base: Path,
+    info: BaseModelInfo,
+    examples: Examples,
+    *,
+    review: Callable[[], None],
+    **options: Any,
 ) -> None:
-    """Compute the plan's legs with the main process, which alone writes; `options` are those of build_trainer."""
+    """Compute the plan's legs with the main process, which alone writes; `options` are those of build_trainer.
+
+    `review` is called where the main process reviews checkpoints: those that are stored, then each of the plan's.
+    """
+    review()
     if plan.legs:
-        for _ in run_legs(plan.legs, build_trainer(base, info, examples, **options), store, interim_interval_s=inf):
-            pass
+        trainer = build_trainer(base, info, examples, **options)
+        for row in run_legs(plan.legs, trainer, store, interim_interval_s=inf):
+            if row.step in plan.missing:
+                review()
 
 
 def device_note(settings: TrainSettings, policy: DevicePolicy) -> str:

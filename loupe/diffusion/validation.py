@@ -19,6 +19,7 @@ from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.device_memory import FREE_MEMORY, Portions
 from loupe.diffusion.latent_files import Examples
 from loupe.diffusion.noise import add_noise, seeded_generator, velocity
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.unet_forward import UNetForward
 from loupe.errors import PipelineError
 from loupe.progress import track
@@ -96,24 +97,31 @@ def make_validation_set(
 
 
 def validation_losses(
-    unet: UNet2DConditionModel, data: ValidationSet, *, policy: DevicePolicy, what: str
+    unet: UNet2DConditionModel, data: ValidationSet, *, policy: DevicePolicy, what: str, processes: Processes = ALONE
 ) -> torch.Tensor:
     """Return the mean squared error of every image at every timestep: [N, T] float32 on the CPU, perhaps not finite.
 
     `unet` must be in evaluation mode, with the adapter that is to be measured switched on, or off. `what` names the
-    work where its progress is shown. On the CPU a value depends on its own image and timestep alone, bit for bit. A GPU
-    takes fewer rows at once where its memory is full; raises DeviceFull where it does not hold one.
+    work where its progress is shown. On the CPU a value depends on its own image and timestep alone, bit for bit.
+    Several processes share the batches out, which changes no value, and all return the whole. A GPU takes fewer rows at
+    once where its memory is full; raises DeviceFull where it does not hold one.
     """
     import torch
 
-    n_batches = math.ceil(data.n_rows / ROWS_AT_ONCE)
     forward = UNetForward(unet, policy=policy)
     portions = Portions(ROWS_AT_ONCE, policy.device, f"Trainer and validation do not fit together. {FREE_MEMORY}")
-    losses: list[torch.Tensor] = []
-    for first in track(range(0, data.n_rows, ROWS_AT_ONCE), total=n_batches, what=what, unit="batch"):
+    mine = processes.share(range(0, data.n_rows, ROWS_AT_ONCE))
+    measured: dict[int, torch.Tensor] = {}
+    for first in track(mine, total=len(mine), what=what, unit="batch") if processes.is_main else mine:
         rows = torch.arange(first, first + ROWS_AT_ONCE).clamp(max=data.n_rows - 1)
-        losses += portions.results(ROWS_AT_ONCE, lambda a, b, rows=rows: _row_losses(forward, data, rows[a:b]).unbind())
-    return torch.stack(losses[: data.n_rows]).cpu().reshape(len(data.noise), len(data.timesteps))
+        measured[first] = torch.stack(
+            portions.results(ROWS_AT_ONCE, lambda a, b, rows=rows: _row_losses(forward, data, rows[a:b]).unbind())
+        )
+    losses = torch.zeros(math.ceil(data.n_rows / ROWS_AT_ONCE) * ROWS_AT_ONCE)
+    for first, of_batch in measured.items():  # only now: on a GPU the loop above waits for none of them
+        losses[first : first + ROWS_AT_ONCE] = of_batch.cpu()
+    processes.add_up(losses)
+    return losses[: data.n_rows].reshape(len(data.noise), len(data.timesteps))
 
 
 def _row_losses(forward: UNetForward, data: ValidationSet, rows: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ checkpoints has every single loss: `losses` [S, N, T] float32, `steps` [S] and `
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,10 @@ from loupe.atomic_io import sha256_file, write_bytes, write_csv
 from loupe.diffusion.adapter import load_adapter
 from loupe.diffusion.device import DevicePolicy, device_identity
 from loupe.diffusion.model_loading import load_unet
+from loupe.diffusion.processes import ALONE, Processes
 from loupe.diffusion.sample_plan import AdapterSource
 from loupe.diffusion.tensor_files import KEY_ENTRY, hashed_bytes, read_hashed, tensor_bytes
+from loupe.diffusion.text_adapter import TEXT_FOLDER
 from loupe.diffusion.text_vectors import TextEncoders, with_vectors_of
 from loupe.diffusion.validation import (
     ValidationSet,
@@ -27,6 +29,7 @@ from loupe.diffusion.validation import (
     timestep_rows,
     validation_losses,
 )
+from loupe.paths import step_name
 from loupe.progress import say
 from loupe.records import BASE_STEP, CheckpointInfo
 from loupe.train_records import ValidationRow, ValidationTimestepRow
@@ -51,16 +54,24 @@ class Validation:
 
     The models are loaded anew each time and given the adapters' files as they will be shipped. So nothing of the
     trainer (its dropout, its compiled graph, what it averages) can leak into the numbers, and nothing of this into the
-    trainer.
+    trainer. Of several processes the main one measures() and writes, while the others help() whenever it does.
     """
 
     def __init__(
-        self, data: ValidationSet, *, seed: int, policy: DevicePolicy, store: WorkStore, metrics: Path
+        self,
+        data: ValidationSet,
+        *,
+        seed: int,
+        policy: DevicePolicy,
+        store: WorkStore,
+        metrics: Path,
+        processes: Processes = ALONE,
     ) -> None:
         self.data = data
         self.policy = policy
         self.store = store
         self.metrics = metrics
+        self.processes = processes
         self.losses: dict[int, torch.Tensor] = {}
         """Step -> [N, T] of what has been measured, or was found in the work store."""
         here = Path(__file__)
@@ -82,16 +93,16 @@ class Validation:
         wanted: dict[int, CheckpointInfo | None] = {BASE_STEP: None}
         wanted |= {info.step: info for info in source.checkpoints.checkpoints}
         new = {step: info for step, info in wanted.items() if step not in self.losses}
-        missing = {}
-        for step, info in new.items():
-            stored = _read(self._entry(source, info))
-            if stored is None:
-                missing[step] = info
-            else:
-                self.losses[step] = stored
-        if missing:
-            self._compute(source, missing)
-        else:
+        stored = {step: _read(self._entry(source, info)) for step, info in new.items()}
+        self.losses |= {step: losses for step, losses in stored.items() if losses is not None}
+        missing = sorted(step for step, losses in stored.items() if losses is None)
+        with_text = {step: source.text_adapter_folder(step) is not None for step in missing}
+        for step, losses in self._computed(source.base_folder, source.checkpoints_folder, with_text):
+            self.losses[step] = losses
+            entry = self._entry(source, new[step])
+            write_bytes(entry, hashed_bytes({"losses": losses}, metadata={KEY_ENTRY: entry.stem}))
+            self._write(source.checkpoints_folder)
+        if not missing:
             self._write(source.checkpoints_folder)
         rows = [row for row in curve_rows(self.losses) if row.step in new]
         for row in rows:
@@ -102,21 +113,35 @@ class Validation:
         """Return file name -> SHA-256 of what measure() has left beside the checkpoints."""
         return {LOSSES_FILE: sha256_file(checkpoints_folder / LOSSES_FILE)}
 
-    def _compute(self, source: AdapterSource, missing: dict[int, CheckpointInfo | None]) -> None:
-        unet = load_unet(source.base_folder, device=self.policy.device, dtype=self.policy.dtype)
-        encoders = TextEncoders(source.base_folder, policy=self.policy)
-        for step, info in sorted(missing.items()):
-            data = self.data
-            if info is not None:  # the base model came first, when the UNet had no adapter yet
-                load_adapter(unet, source.adapter_folder(step))
-            if folder := source.text_adapter_folder(step):
-                data = replace(data, examples=with_vectors_of(encoders.of(folder), data.examples))
-            losses = validation_losses(unet, data, policy=self.policy, what=f"validation at step {step}")
+    def help(self, base_folder: Path, checkpoints_folder: Path) -> None:
+        """Take this process's share of what the main process measures now; it raises what measure() raises."""
+        for _ in self._computed(base_folder, checkpoints_folder, {}):
+            pass
+
+    def _computed(
+        self, base_folder: Path, checkpoints_folder: Path, with_text: Mapping[int, bool]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield each step of the main process's `with_text`, in its order, with its losses.
+
+        Step -> whether its text encoder has an adapter of its own.
+        """
+        numbers = self.processes.numbers_from_main([*with_text, *with_text.values()])
+        if not numbers:
+            return
+        half = len(numbers) // 2
+        unet = load_unet(base_folder, device=self.policy.device, dtype=self.policy.dtype)
+        encoders = TextEncoders(base_folder, policy=self.policy)
+        for step, has_text in zip(numbers[:half], numbers[half:], strict=True):
+            data, folder = self.data, checkpoints_folder / step_name(step)
+            if step != BASE_STEP:  # which came first, when the UNet had no adapter yet
+                load_adapter(unet, folder)
+            if has_text:
+                data = replace(data, examples=with_vectors_of(encoders.of(folder / TEXT_FOLDER), data.examples))
+            losses = validation_losses(
+                unet, data, policy=self.policy, what=f"validation at step {step}", processes=self.processes
+            )
             require_finite_losses(losses, self.data.examples.image_ids, step=step)
-            self.losses[step] = losses
-            entry = self._entry(source, info)
-            write_bytes(entry, hashed_bytes({"losses": losses}, metadata={KEY_ENTRY: entry.stem}))
-            self._write(source.checkpoints_folder)
+            yield step, losses
 
     def _entry(self, source: AdapterSource, info: CheckpointInfo | None) -> Path:
         """Return where the losses of a checkpoint are kept; alpha and the like are in the file that its hash is of."""

@@ -72,6 +72,7 @@ KEYS = {
             "hub.py": "finds files",
             "latent_files.py": "reads examples, whose hash is in the key",
             "latents.py": "encodes; the examples' hash is in the key",
+            "processes.py": "shares whole batches out, which changes no loss",
             "sample_plan.py": "makes the keys of pictures",
             "sampling.py": "draws",
             "target_modules.py": "chooses names, which are in the file whose hash is in the key",

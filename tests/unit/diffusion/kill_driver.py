@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from math import inf
 from pathlib import Path
 
 import torch
@@ -18,18 +19,37 @@ from loupe.diffusion import training
 from loupe.params import load_params
 from stages import train as train_stage
 
+RARELY = "rarely"
+
 
 def main(undisturbed: Path, disturbed: Path, kills: list[list[str]]) -> dict:
-    """Train once undisturbed; then for every list of kills train with each kill in turn, and once to the end."""
+    """Train once undisturbed; then for every list of kills train with each kill in turn, and once to the end.
+
+    A state is stored after every step, or where the list begins with RARELY, at checkpoints only.
+    """
     torch.set_num_threads(1)
     _import_libraries()
-    train_stage.INTERIM_INTERVAL_S = train_stage.CSV_INTERVAL_S = 0.0
-    report = {"undisturbed": {"signals": [_run(undisturbed, None)], "files": _hashes(undisturbed)}}
+    train_stage.CSV_INTERVAL_S = 0.0
+    report = {"undisturbed": _outcome(undisturbed, [])}
     for number, moments in enumerate(kills):
-        root = disturbed / str(number)
-        signals = [_run(root, moment) for moment in [*moments, None]]
-        report[" then ".join(moments)] = {"signals": signals, "files": _hashes(root)}
+        report[" then ".join(moments)] = _outcome(disturbed / str(number), moments)
     return report
+
+
+def _outcome(root: Path, moments: list[str]) -> dict:
+    """Return how the runs ended, how many steps each had done by then, and what the last one computed and left."""
+    train_stage.INTERIM_INTERVAL_S = inf if RARELY in moments else 0.0
+    signals, reached = [], []
+    for moment in [*(moment for moment in moments if moment != RARELY), None]:
+        signals.append(_run(root, moment))
+        reached.append(_n_rows(root / "metrics" / "train.csv"))
+    counts = (root / ".work" / "counts.jsonl").read_text().splitlines()
+    assert len(counts) == 1, "a killed run has reported"
+    return {"signals": signals, "reached": reached, "counts": json.loads(counts[0]), "files": _hashes(root)}
+
+
+def _n_rows(table: Path) -> int:
+    return len(table.read_text().splitlines()) - 1 if table.exists() else 0
 
 
 def _import_libraries() -> None:

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from loupe.diffusion.adapter import adapter_state
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.processes import Processes, joined_processes
+from loupe.diffusion.validation import ValidationSet, make_validation_set, validation_losses
 from loupe.errors import PipelineError
-from tests.unit.diffusion.tiny_training import tiny_examples, tiny_trainer
+from tests.unit.diffusion.tiny_training import CPU, tiny_examples, tiny_trainer
 
 N_STEPS = 5
 SHARED = {"batch_size": 2, "caption_dropout": 0.1, "lora_dropout": 0.1, "learning_rate": 1e-3, "lr_warmup_steps": 3}
@@ -35,6 +37,7 @@ def main(base: Path, output: Path) -> None:
         report["differing"] = _error_of(lambda: processes.require_same("The thing", f"of {processes.index}"))
         _train(base, output, processes, report)
         _train_both_models(base, output, processes)
+        report["n_validated"] = _validate(base, output, processes)
         report["not_finite"] = _error_of(lambda: _train_on_a_bad_image(base, processes))
         report["scale"], report["loss"] = _train_while_one_overflows(base, processes)
         (output / f"{processes.index}.json").write_text(json.dumps(report))
@@ -74,6 +77,29 @@ def _train_both_models(base: Path, output: Path, processes: Processes) -> None:
     trainer = tiny_trainer(base, **SHARED, **knobs)
     list(trainer.run(N_STEPS))
     save_file(trainer.models.state(), output / f"{processes.index}-both.safetensors")
+
+
+def _validate(base: Path, output: Path, processes: Processes) -> int:
+    """Save every loss, and return how many rows went through this process's UNet."""
+    rows = 0
+    unet = load_unet(base, device="cpu", dtype=torch.float32)
+
+    def count(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal rows
+        rows += len(inputs[0])
+
+    unet.register_forward_pre_hook(count)
+    losses = validation_losses(unet, validation_set(), policy=CPU, what="validation", processes=processes)
+    save_file({"losses": losses}, output / f"{processes.index}-losses.safetensors")
+    return rows
+
+
+def validation_set() -> ValidationSet:
+    """Return 7 images at 8 timesteps: three full batches and a half."""
+    schedule = torch.linspace(0.99, 0.01, 1000)
+    return make_validation_set(
+        tiny_examples(7), alphas_cumprod=schedule, n_timesteps=8, prediction_type="epsilon", scaling_factor=1.0, seed=3
+    )
 
 
 def _train_on_a_bad_image(base: Path, processes: Processes) -> None:

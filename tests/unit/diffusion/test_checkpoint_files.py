@@ -32,7 +32,7 @@ def origin(tiny_base_model):
     info = base_model_info(tiny_base_model, name="tiny", revision="0" * 40)
     settings = tiny_settings(**KNOBS)
     parts = run_parts(settings, adapter, examples=tiny_examples(), base_sha256=info.sha256, policy=CPU)
-    return CheckpointOrigin(adapter, info, parts, settings.effective_batch_size)
+    return CheckpointOrigin(adapter, info, parts, settings.effective_batch_size, "c" * 64)
 
 
 def test_the_description_says_what_the_adapter_is(trainer, origin, tmp_path):

@@ -6,12 +6,17 @@ import sys
 
 import pytest
 
+from tests.unit.diffusion.kill_driver import RARELY
 from tests.unit.diffusion.tiny_project import stage_environment, write_encoded_project
 
+CHECKPOINTS = (3, 6, 7)
 KILLS = [
     ["step 1"],
     ["step 4", "step 2"],
     ["write 1"],
+    [RARELY, "step 6"],
+    [RARELY, "step 12"],
+    [RARELY, "step 13", "step 2"],
     *[[f"write {number}", f"write {number // 3 + 1}"] for number in (4, 11, 18, 33)],
 ]
 
@@ -34,15 +39,36 @@ def report(tmp_path_factory, tiny_base_model):
 @pytest.mark.parametrize("moments", KILLS, ids=" then ".join)
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(report, moments):
     outcome = report[" then ".join(moments)]
+    n_kills = len(moments) - (RARELY in moments)
 
-    assert outcome["signals"] == [-signal.SIGKILL] * len(moments) + [0]
+    assert outcome["signals"] == [-signal.SIGKILL] * n_kills + [0]
     assert outcome["files"] == report["undisturbed"]["files"]
+
+
+@pytest.mark.parametrize("moments", KILLS, ids=" then ".join)
+def test_a_kill_costs_less_than_the_steps_between_two_checkpoints_and_never_a_checkpoint(report, moments):
+    outcome = report[" then ".join(moments)]
+    kept, computed = outcome["counts"]["reused"], outcome["counts"]["computed"]
+    done = max(outcome["reached"][:-1])
+
+    assert kept + computed == 7
+    assert kept >= max((step for step in CHECKPOINTS if step <= done), default=0)
+    assert done - kept < 3
+    if RARELY not in moments:
+        assert kept >= done
+
+
+def test_without_interim_states_a_kill_costs_what_came_after_the_checkpoint(report):
+    outcome = report[f"{RARELY} then step 12"]
+
+    assert outcome["reached"][0] == 5  # the twelfth forward pass is the second of step 6
+    assert outcome["counts"] | {"time": ""} == {"stage": "train", "time": "", "computed": 4, "reused": 3}
 
 
 def test_the_comparison_covers_every_checkpoint_and_the_csv(report):
     files = set(report["undisturbed"]["files"])
 
-    adapters = {f"data/checkpoints/step-{step:06d}/adapter_model.safetensors" for step in (3, 6, 7)}
+    adapters = {f"data/checkpoints/step-{step:06d}/adapter_model.safetensors" for step in CHECKPOINTS}
     assert adapters | {"metrics/train.csv", "data/checkpoints/manifest.json"} <= files
     assert {"metrics/validation.csv", "metrics/validation_timesteps.csv"} <= files
     assert "data/checkpoints/validation.safetensors" in files

@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 
 from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion.adapter import adapter_state
+from loupe.diffusion.model_loading import load_unet
 from loupe.diffusion.processes import ALONE, Processes, joined_processes
 from loupe.diffusion.train_run import Leg, run_legs
 from loupe.diffusion.train_settings import learning_rate_at
 from loupe.diffusion.train_store import TrainStore
+from loupe.diffusion.validation import ROWS_AT_ONCE, validation_losses
 from loupe.errors import PipelineError
 from loupe.params import load_params
 from loupe.paths import ProjectPaths
@@ -26,9 +28,9 @@ from loupe.workstore import WorkStore
 from stages.encode import encode
 from stages.generate import generate
 from stages.train import train
-from tests.unit.diffusion.process_driver import N_STEPS, SHARED
+from tests.unit.diffusion.process_driver import N_STEPS, SHARED, validation_set
 from tests.unit.diffusion.tiny_project import run_stage_of, stage_environment, write_tiny_project
-from tests.unit.diffusion.tiny_training import tiny_trainer
+from tests.unit.diffusion.tiny_training import CPU, tiny_trainer
 
 TOLERANCE = 1e-5
 """Of a weight, beside weights of about 0.1 that a step moves by 1e-3: only the order of a sum's addends differs."""
@@ -101,6 +103,7 @@ def reports(tiny_base_model, tmp_path_factory):
     return [
         json.loads((output / f"{i}.json").read_text())
         | {"adapter": load_file(output / f"{i}.safetensors"), "both": load_file(output / f"{i}-both.safetensors")}
+        | load_file(output / f"{i}-losses.safetensors")
         for i in range(2)
     ]
 
@@ -151,6 +154,16 @@ def test_two_processes_train_the_text_encoder_as_one_does(reports, tiny_base_mod
     torch.testing.assert_close(first, alone.models.state(), atol=TOLERANCE, rtol=0)
     learnt = [float(first[key].abs().max()) for key in first if key.startswith("text_encoder.") and "lora_B" in key]
     assert min(learnt) > 100 * TOLERANCE
+
+
+def test_validation_is_shared_out_and_every_loss_is_that_of_one_process(reports, tiny_base_model):
+    unet = load_unet(tiny_base_model, device="cpu", dtype=torch.float32)
+    alone = validation_losses(unet, validation_set(), policy=CPU, what="validation")
+    assert alone.shape == (7, 8)
+    assert alone.unique().numel() == 56
+    for report in reports:
+        assert report["n_validated"] == 2 * ROWS_AT_ONCE
+        assert torch.equal(report["losses"], alone)
 
 
 def test_the_learning_rate_goes_by_optimizer_steps_not_by_processes(reports, tiny_base_model):
@@ -244,6 +257,31 @@ def test_the_main_process_alone_reports_and_writes_each_step_once(projects):
             tables.append(list(csv.DictReader(file)))
     assert [row["step"] for row in tables[1]] == ["1", "2", "3", "4"]
     assert [row["learning_rate"] for row in tables[1]] == [row["learning_rate"] for row in tables[0]]
+
+
+def test_two_processes_go_on_from_a_stored_state_to_the_bytes_of_an_undisturbed_run(projects, tmp_path):
+    """As after a kill between the two checkpoints: the last state and what had been measured of it are not there."""
+    root = shutil.copytree(projects["two"], tmp_path / "again")
+    for gone in [*(root / ".work" / "train").rglob("*-000004.safetensors"), root / "data/checkpoints/manifest.json"]:
+        gone.unlink()
+    shutil.rmtree(root / ".work" / "validation")
+    shutil.rmtree(root / "data" / "checkpoints" / "step-000004")
+
+    done = run_stage_of(root, "train", LOUPE_LAUNCH=TWO_ON_CPU)
+
+    assert done.returncode == 0, done.stderr
+    assert "train: resumed from step 2" in done.stdout
+    assert done.stdout.count("train: computed=2 reused=2") == 1
+    assert done.stdout.count("validation at step 4: loss") == 1
+    hashes = [
+        {
+            path.relative_to(of): sha256_file(path)
+            for path in (*of.glob("data/checkpoints/**/*.*"), *of.glob("metrics/*"))
+        }
+        for of in (root, projects["two"])
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) > 8
 
 
 def test_two_processes_of_the_generate_stage_write_the_files_of_one(projects, tmp_path):

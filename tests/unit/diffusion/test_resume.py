@@ -25,6 +25,7 @@ KNOBS = {
     "dropout": {"lora_dropout": 0.3},
     "dora": {"use_dora": True, "target_modules": ("to_q", "conv1")},
     "rslora": {"use_rslora": True},
+    "random flip": {"random_flip": True},
     "prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
     "all of it": {
         "batch_size": 2,
@@ -43,6 +44,44 @@ def test_a_run_interrupted_twice_ends_with_the_bytes_of_an_undisturbed_one(tiny_
     if name == "prodigy":
         pytest.importorskip("prodigyopt")
     _assert_resumes(tiny_base_model, tmp_path, KNOBS[name])
+
+
+def test_the_loss_scale_goes_on_where_it_was(tiny_base_model, tmp_path):
+    """As in float16, where it has been halved by an overflow: one that began anew would overflow again."""
+    undisturbed = with_halved_scale(tiny_trainer(tiny_base_model))
+    rows = train(undisturbed, STEPS)
+    store = TrainStore(WorkStore(tmp_path), {"run": "scaled"})
+    first = with_halved_scale(tiny_trainer(tiny_base_model))
+    train(first, 2)
+    store.save(first.state())
+    assert store.load(2).scaler == first.scaler.state_dict()
+    assert store.load(2).scaler["scale"] == 128.0
+
+    later = with_scale(tiny_trainer(tiny_base_model))
+    later.restore(store.load(2))
+    assert train(later, STEPS) == rows[2:]
+    assert_states_equal(later.state(), undisturbed.state())
+    assert later.state().scaler["_growth_tracker"] == 4  # steps since the overflow in the first one
+
+
+def with_scale(trainer):
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    return trainer
+
+
+def with_halved_scale(trainer):
+    """The first backward pass overflows, as long as the scale is the first."""
+    with_scale(trainer)
+    backward = trainer._backward
+
+    def overflowing(step, part):
+        loss = backward(step, part)
+        if trainer.scaler.get_scale() == 256.0:
+            next(iter(trainer.parameters.values())).grad.fill_(float("inf"))
+        return loss
+
+    trainer._backward = overflowing
+    return trainer
 
 
 @pytest.mark.usefixtures("two_cores")

@@ -100,7 +100,7 @@ def assert_states_equal(left, right):
         tensors, others = getattr(left, name), getattr(right, name)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[key], others[key]) for key in tensors)
-    assert left.rows == right.rows
+    assert (left.scaler, left.rows) == (right.scaler, right.rows)
 
 
 def test_the_schedule_does_not_see_max_steps_when_constant(tiny_base_model):
