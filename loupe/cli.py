@@ -93,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(params: Params, paths: ProjectPaths, options: argparse.Namespace) -> None:
-    from loupe.preflight import check_parts
+    from loupe.preflight import check_parts, whole_base_model
 
     base, policy = check_parts(params, paths, params_file=options.params)
     if not options.fast:
-        from loupe.preflight_trial import check_by_trial, whole_base_model
+        from loupe.preflight_trial import check_by_trial
 
         base = base or whole_base_model(params, paths)
         check_by_trial(params, paths, base, policy, params_file=options.params)

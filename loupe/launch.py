@@ -34,20 +34,26 @@ def launch_if_asked(module: str, arguments: Sequence[str]) -> None:
     is said by the environment, like LOUPE_DEVICE, and dvc.yaml stays as it is. Replacing the process leaves signals
     and the exit code to the launcher. Raises PipelineError when the variable's quotes do not match.
     """
-    options = os.environ.pop(LAUNCH_VARIABLE, "").strip()
-    if not options or "WORLD_SIZE" in os.environ:
+    words = launch_options()
+    os.environ.pop(LAUNCH_VARIABLE, None)
+    if not words or "WORLD_SIZE" in os.environ:
         return
+    # Loupe's device policy chooses the precision; saying "no" here keeps the launcher from warning about defaults.
+    launcher = ["-m", "accelerate.commands.launch", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *launcher, *words, "-m", module, *arguments])
+
+
+def launch_options() -> list[str]:
+    """Return the words of LOUPE_LAUNCH, none where it is not set; PipelineError when its quotes do not match."""
+    options = os.environ.get(LAUNCH_VARIABLE, "").strip()
     try:
-        words = shlex.split(options)
+        return shlex.split(options)
     except ValueError as error:
         raise PipelineError(
             f"{LAUNCH_VARIABLE} is {options!r}: {error}. It holds options of `accelerate launch`, e.g. "
             f'{LAUNCH_VARIABLE}="--num_processes 4".'
         ) from None
-    # Loupe's device policy chooses the precision; saying "no" here keeps the launcher from warning about defaults.
-    launcher = ["-m", "accelerate.commands.launch", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *launcher, *words, "-m", module, *arguments])
 
 
 def require_launch_as_asked(stage: str, *, may_be_many: bool) -> None:

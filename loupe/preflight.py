@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from loupe.errors import PipelineError, problems_message
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
+from loupe.launch import LAUNCH_VARIABLE
 from loupe.metric_specs import MEASURE_ANEW
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
@@ -21,6 +22,7 @@ from loupe.run_params import changed_params
 
 if TYPE_CHECKING:
     from loupe.diffusion.device import DevicePolicy
+    from loupe.diffusion.processes import AskedProcesses
     from loupe.metrics.extractors import Extractors
 
 ENCODE_ANEW = "dvc repro --force --single-item encode && dvc repro"
@@ -73,6 +75,18 @@ def check_parts(params: Params, paths: ProjectPaths, *, params_file: Path) -> tu
     n_each = pictures_per_checkpoint(params)
     say("pictures", f"{n_each} for the base model and for each checkpoint, {n_each * (len(steps) + 1)} in all")
     return base, policy
+
+
+def whole_base_model(params: Params, paths: ProjectPaths) -> Path:
+    """Return the base model's folder; the trial needs its weights, so they are downloaded where they are absent.
+
+    Raises PipelineError as resolve_base_model, and when a prompt is too long for it.
+    """
+    from loupe.diffusion.base_model import resolve_base_model
+
+    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
+    require_prompts_fit(params, base)
+    return base
 
 
 def require_prompts_fit(params: Params, base: Path) -> None:
@@ -172,3 +186,20 @@ def pictures_per_checkpoint(params: Params) -> int:
 def say(label: str, text: str) -> None:
     """Print one line of the report, at once: what comes next may take a while."""
     print(f"{label:<12} {text}", flush=True)
+
+
+def told_processes(asked: AskedProcesses, photos_each: int, *, device: str) -> str:
+    """Return what several processes mean for the numbers of the trial, which is of one of them."""
+    total = asked.count * photos_each
+    told = f"{asked.count}, as {LAUNCH_VARIABLE} asks: a step takes {asked.count} x {photos_each} = {total} photos"
+    if device == "cpu":
+        return f"{told}; one is tried, with the cores that {asked.on_this_machine} will share: all will take longer"
+    return f"{told}; one is tried, and what they say to each other is not timed"
+
+
+def duration(seconds: float) -> str:
+    """Return e.g. '3.2 min'."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -17,13 +17,14 @@ from loupe.atomic_io import read_record
 from loupe.errors import PipelineError, problems_message
 from loupe.params import Params, checkpoint_steps
 from loupe.paths import ProjectPaths
-from loupe.preflight import pictures_per_checkpoint, require_prompts_fit, say
+from loupe.preflight import duration, pictures_per_checkpoint, say, told_processes
 from loupe.records import DatasetManifest
 
 if TYPE_CHECKING:
     from loupe.diffusion.adapter import AdapterConfig
     from loupe.diffusion.device import DevicePolicy
     from loupe.diffusion.latent_files import Examples
+    from loupe.diffusion.processes import AskedProcesses
     from loupe.diffusion.train_memory import MemoryPlan
     from loupe.diffusion.train_settings import TrainSettings
     from loupe.diffusion.trial_run import DrawingTrial, TrainingTrial
@@ -51,6 +52,8 @@ class _Setup:
     """Split -> prepared photos; empty as long as there are none."""
     is_encoded: bool
     """Whether training would find the photos encoded."""
+    launched: AskedProcesses
+    """How many processes train and draw together; one of them is tried."""
 
     @property
     def side_px(self) -> int:
@@ -70,9 +73,12 @@ def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: Devi
     make_repeatable(policy)
     say("versions", ", ".join([f"python {platform.python_version()}", *(f"{n} {version(n)}" for n in LIBRARIES)]))
     say("examples", setup.examples_origin)
+    if setup.launched.count > 1:
+        say("processes", told_processes(setup.launched, setup.settings.effective_batch_size, device=policy.device))
     plan = plan_memory(
         base, setup.examples, settings=setup.settings, adapter=setup.adapter, policy=policy,
         choice=params.train.gradient_checkpointing, previews=params.train.preview_prompts > 0,
+        sharing=setup.launched.on_this_machine if policy.device == "cpu" else 1,
     )  # fmt: skip
     training = _try_training(setup, plan, problems)
     drawing = _try_drawing(setup, plan.free_bytes, problems)
@@ -88,24 +94,13 @@ def check_by_trial(params: Params, paths: ProjectPaths, base: Path, policy: Devi
     say("go", "dvc repro")
 
 
-def whole_base_model(params: Params, paths: ProjectPaths) -> Path:
-    """Return the base model's folder; the trial needs its weights, so they are downloaded where they are absent.
-
-    Raises PipelineError as resolve_base_model, and when a prompt is too long for it.
-    """
-    from loupe.diffusion.base_model import resolve_base_model
-
-    base = resolve_base_model(params.model.base, params.model.revision, demo_folder=paths.demo)
-    require_prompts_fit(params, base)
-    return base
-
-
 def _set_up(
     params: Params, paths: ProjectPaths, base: Path, policy: DevicePolicy, problems: list[str]
 ) -> _Setup | None:
     """Return what the trial needs, or None when there are problems, each of which is added to `problems`."""
     from loupe.diffusion.base_model import base_model_info
     from loupe.diffusion.optimizers import optimizer_libraries
+    from loupe.diffusion.processes import AskedProcesses, asked_processes, require_a_device_each
     from loupe.diffusion.trackers import require_trackers
     from loupe.diffusion.train_run import adapter_config
     from loupe.diffusion.train_settings import TrainSettings
@@ -115,6 +110,9 @@ def _set_up(
     adapter = _noting(problems, lambda: adapter_config(base, info, **knobs))
     _noting(problems, lambda: optimizer_libraries(params.train.optimizer, device=policy.device))
     _noting(problems, lambda: require_trackers(params.train.trackers))
+    launched = _noting(problems, asked_processes) or AskedProcesses()
+    if launched.count > 1:
+        _noting(problems, lambda: require_a_device_each(policy.device, launched.on_this_machine))
     if problems or adapter is None:
         return None
     settings = TrainSettings.of(params.train.model_dump(), seed=params.seed)
@@ -122,6 +120,7 @@ def _set_up(
     return _Setup(
         params=params, base=base, info=info, policy=policy, adapter=adapter, settings=settings,
         examples=examples, examples_origin=origin, n_photos=_n_photos(paths), is_encoded=is_encoded,
+        launched=launched,
     )  # fmt: skip
 
 
@@ -179,10 +178,10 @@ def _try_training(setup: _Setup, plan: MemoryPlan, problems: list[str]) -> Train
         advice=plan.why_full,
     )  # fmt: skip
     if trial:
-        rate = settings.effective_batch_size / trial.step_s
+        rate = settings.effective_batch_size * _at_once(setup) / trial.step_s
         steps = "1 step" if trial.n_steps == 1 else f"{trial.n_steps} steps, the last one timed"
-        compiled = f", compiled in {_duration(trial.compile_s)}" if trial.compile_s else ""
-        say("training", f"{steps}: {_duration(trial.step_s)}, {rate:.3g} images/s, loss {trial.loss:.4f}{compiled}")
+        compiled = f", compiled in {duration(trial.compile_s)}" if trial.compile_s else ""
+        say("training", f"{steps}: {duration(trial.step_s)}, {rate:.3g} images/s, loss {trial.loss:.4f}{compiled}")
     return trial
 
 
@@ -197,7 +196,7 @@ def _try_encoding(setup: _Setup, problems: list[str]) -> float | None:
         advice=lambda: f"Encoding does not fit. {FREE_MEMORY}",
     )
     if photo_s is not None:
-        say("encoding", f"a photo in {_duration(photo_s)}")
+        say("encoding", f"a photo in {duration(photo_s)}")
     return photo_s
 
 
@@ -234,7 +233,7 @@ def _try_drawing(setup: _Setup, free_bytes: int, problems: list[str]) -> Drawing
     )
     if trial:
         judged = trial.invalid_reason or "finite, not black, not flat, of the right size"
-        say("drawing", f"a picture in {_duration(_picture_s(setup, trial))}: {judged}")
+        say("drawing", f"a picture in {duration(_picture_s(setup, trial))}: {judged}")
         if trial.invalid_reason:
             problems.append(
                 f"the base model draws a picture that is {trial.invalid_reason} ({policy.reason}). Try "
@@ -253,7 +252,7 @@ def _whole_run(
     n_pictures += confirm.test_captions * confirm.seeds_per_prompt * 2
     parts = {
         f"{train.max_steps} steps": train.max_steps * training.step_s,
-        f"{n_pictures} pictures": n_pictures * _picture_s(setup, drawing),
+        f"{n_pictures} pictures": n_pictures * _picture_s(setup, drawing) / _at_once(setup),
     }
     if training.compile_s:
         parts["compiling"] = training.compile_s
@@ -264,10 +263,15 @@ def _whole_run(
         n_rows = setup.n_photos["val"] * train.validation_timesteps * (n_checkpoints + 1)
         trained_flop = plan.cost.checkpointed_flop if plan.gradient_checkpointing else plan.cost.training_flop
         row_s = training.step_s / setup.settings.effective_batch_size * plan.cost.forward_flop / trained_flop
-        parts[f"validation of {n_checkpoints} checkpoints"] = n_rows * row_s
+        parts[f"validation of {n_checkpoints} checkpoints"] = n_rows * row_s / _at_once(setup)
     without = ["scoring"] if setup.n_photos else ["preparing", "encoding", "validation", "scoring"]
-    listed = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in parts.items())
-    return f"about {_duration(sum(parts.values()))} ({listed}); without {', '.join(without)}"
+    listed = ", ".join(f"{what} {duration(seconds)}" for what, seconds in parts.items())
+    return f"about {duration(sum(parts.values()))} ({listed}); without {', '.join(without)}"
+
+
+def _at_once(setup: _Setup) -> int:
+    """Return how many processes work at full speed: each on a GPU of its own; those on a CPU share its cores."""
+    return 1 if setup.policy.device == "cpu" else setup.launched.count
 
 
 def _picture_s(setup: _Setup, trial: DrawingTrial) -> float:
@@ -286,10 +290,3 @@ def _noting(
     except PipelineError as error:
         problems.append(str(error))
     return None
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -7,7 +7,6 @@ the callers decide.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from loupe.diffusion.device import choose_device_kind
 from loupe.errors import PipelineError
-from loupe.launch import launched_processes
+from loupe.launch import LAUNCH_VARIABLE, launch_options, launched_processes, processes_of_this_machine
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +121,32 @@ class Processes:
 ALONE = Processes()
 
 
+@dataclass(frozen=True, slots=True)
+class AskedProcesses:
+    """How many processes LOUPE_LAUNCH asks for."""
+
+    count: int = 1
+    on_this_machine: int = 1
+
+
+def asked_processes() -> AskedProcesses:
+    """Return what LOUPE_LAUNCH asks for, read as `accelerate launch` reads it; one process where it does not say.
+
+    Raises PipelineError as launch_options, and when the launcher does not know an option.
+    """
+    words = launch_options()
+    if not words:
+        return AskedProcesses()
+    from accelerate.commands.launch import launch_command_parser
+
+    try:
+        asked = launch_command_parser().parse_args([*words, "script"])
+    except SystemExit:  # it has said to stderr what is wrong
+        raise PipelineError(f"{LAUNCH_VARIABLE} is not what accelerate launch understands; see above.") from None
+    count = asked.num_processes or 1
+    return AskedProcesses(count, -(-count // (asked.num_machines or 1)))
+
+
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Join the processes that were launched together and yield this one; come before anything touches a GPU.
@@ -136,7 +161,7 @@ def joined_processes() -> Iterator[Processes]:
     from accelerate import PartialState
 
     kind = choose_device_kind()
-    _require_a_device_each(kind)
+    require_a_device_each(kind, processes_of_this_machine())
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     try:
         state = PartialState(cpu=kind == "cpu", backend=backend, timeout=TIMEOUT)
@@ -152,7 +177,8 @@ def joined_processes() -> Iterator[Processes]:
     state.destroy_process_group()
 
 
-def _require_a_device_each(kind: str) -> None:
+def require_a_device_each(kind: str, local_count: int) -> None:
+    """Raise PipelineError unless each of several processes on this machine can have a device of the kind."""
     import torch
 
     if kind == "mps":
@@ -160,7 +186,6 @@ def _require_a_device_each(kind: str) -> None:
             "Several processes work together on CUDA GPUs or on CPUs, not on a Mac's GPU: start the stage alone, or "
             "set LOUPE_DEVICE=cpu."
         )
-    local_count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if kind == "cuda" and local_count > torch.cuda.device_count():
         raise PipelineError(
             f"{local_count} processes were started on this machine, which shows {torch.cuda.device_count()} GPUs. "

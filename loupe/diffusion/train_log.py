@@ -1,7 +1,7 @@
 """What a running training leaves behind as it goes: metrics/train.csv, the telemetry beside it, a note for the bar.
 
 train.csv holds numbers that are the same every time; speed and memory belong to the machine and the moment and go to
-.work. Neither is written more often than about once in a hundredth of the time that has passed. It waits for no GPU.
+.work. Writing takes at most a fiftieth of the time: both grow with the run. It waits for no GPU.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from loupe.diffusion.trackers import Trackers
 from loupe.records import TrainRow
 from loupe.train_records import TelemetryRow
 
-LARGEST_SHARE = 0.01
-"""Of the time passed, between two writes: what is written grows with the run, so a fixed interval would cost more and
-more."""
+PAUSE = 50
+"""How many times as long as the last writing took nothing is written: what is written grows with the run, so at a fixed
+interval it would cost more and more."""
 Clock = Callable[[], float]
 
 
@@ -53,7 +53,7 @@ class TrainLog:
         The time that the consumer takes between two rows (validation, previews) does not count as training.
         """
         started = asked = self.clock()
-        written, counted = None, (0.0, 0)
+        due, counted = started, (0.0, 0)
         row = None
         try:
             for row in rows:
@@ -61,9 +61,10 @@ class TrainLog:
                 self._training_s += now - asked
                 self._n_steps += 1
                 self.trackers.log(row.model_dump(), step=row.step)
-                if written is None or now - written >= max(self.interval_s, LARGEST_SHARE * (now - started)):
+                if now >= due:
                     self._write(row, so_far(), elapsed_s=now - started, since=counted)
                     written, counted = self.clock(), (self._training_s, self._n_steps)
+                    due = written + max(self.interval_s, PAUSE * (written - now))
                 yield row
                 asked = self.clock()
         finally:  # what a training that was stopped went through is wanted most

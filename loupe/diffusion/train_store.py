@@ -148,8 +148,8 @@ def _read(path: Path, key: str) -> TrainingState:
     tensors, metadata = read_hashed(path, key=key)
     groups: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*_TENSOR_GROUPS, "rows")}
     for name, tensor in tensors.items():
-        group, _, key = name.partition("/")
-        groups[group][key] = tensor
+        group, _, name_in_group = name.partition("/")
+        groups[group][name_in_group] = tensor
     columns = [groups["rows"][column].tolist() for column in TrainRow.model_fields]
     rows = tuple(TrainRow(**dict(zip(TrainRow.model_fields, row, strict=True))) for row in zip(*columns, strict=True))
     return TrainingState(

@@ -114,6 +114,21 @@ def test_a_step_that_is_not_finite_is_named_and_changes_no_weight(tiny_base_mode
     assert all(torch.equal(weight, before[key]) for key, weight in adapter_state(trainer.unet).items())
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_no_step_makes_the_host_wait_for_the_gpu(tiny_base_model, recorded):
+    """CUDA itself refuses here what would wait; the numbers of a step are read when the next one has begun."""
+    trainer = gpu_trainer(tiny_base_model, recorded=recorded, ema_decay=0.9)
+    list(trainer.run(2))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer._launched.append(trainer._launch(3))
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            trainer._launched[0].numbers.cuda().tolist()  # the refusal works
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [row.step for row in trainer.run(3)] == [3]
+
+
 @torch.no_grad()
 def test_a_recorded_forward_pass_sees_the_adapter_that_is_there_now(tiny_base_model):
     policy = DevicePolicy("cuda", "float32", "test")

@@ -16,6 +16,7 @@ from loupe.diffusion.adapter import AdapterConfig
 from loupe.diffusion.cost_model import drawing_cost, unet_cost
 from loupe.diffusion.device import DevicePolicy
 from loupe.diffusion.trial_run import DrawingTrial
+from loupe.errors import PipelineError
 from loupe.evaluation_records import EvaluationManifest, ReferenceManifest
 from loupe.metrics.extractor_keys import Machine
 from loupe.metrics.extractors import resolve_extractors
@@ -417,3 +418,38 @@ def test_a_loss_that_is_not_finite_is_no_go(project, capsys, monkeypatch):
     _, error = refusal(capsys, "check")
     assert "not finite" in error
     assert "made-up-0" in error
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def test_processes_on_a_cpu_share_its_memory_and_a_step_takes_the_photos_of_all(project, monkeypatch, capsys):
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: 12_000_000_000)
+    monkeypatch.setenv("LOUPE_LAUNCH", "--multi_gpu --num_machines 2 --num_processes 6")
+    cli.main(["check"])
+    report = lines_of(capsys.readouterr().out)
+    assert report["processes"].startswith("6, as LOUPE_LAUNCH asks: a step takes 6 x 4 = 24 photos;")
+    assert "the cores that 3 will share" in report["processes"]
+    assert "4.0 GB free" in report["memory"]
+
+
+def test_several_processes_where_memory_holds_one_are_no_go(project, monkeypatch, capsys):
+    monkeypatch.setattr(train_memory, "available_bytes", lambda policy: 4_000_000_000)
+    cli.main(["check"])
+    assert "go " in capsys.readouterr().out
+    monkeypatch.setenv("LOUPE_LAUNCH", "--num_processes 4")
+    _, problems = refusal(capsys, "check")
+    assert "needs about" in problems
+
+
+def test_more_processes_than_gpus_are_no_go(project, monkeypatch):
+    from loupe.diffusion.processes import require_a_device_each
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    require_a_device_each("cuda", 2)
+    with pytest.raises(PipelineError, match=r"4 processes were started on this machine, which shows 2 GPUs"):
+        require_a_device_each("cuda", 4)
+    monkeypatch.setattr("loupe.diffusion.device.choose_device", lambda: DevicePolicy("mps", "float32", "test"))
+    monkeypatch.setenv("LOUPE_LAUNCH", "--num_processes 4")
+    with pytest.raises(PipelineError, match="not on a Mac's GPU"):
+        cli._check(load_params(Path("params.yaml")), ProjectPaths(project), cli._parser().parse_args(["check"]))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from loupe.atomic_io import read_record, sha256_file
 from loupe.diffusion.adapter import adapter_state
 from loupe.diffusion.model_loading import load_unet
-from loupe.diffusion.processes import ALONE, Processes, joined_processes
+from loupe.diffusion.processes import ALONE, AskedProcesses, Processes, asked_processes, joined_processes
 from loupe.diffusion.train_run import Leg, run_legs
 from loupe.diffusion.train_settings import learning_rate_at
 from loupe.diffusion.train_store import TrainStore
@@ -158,7 +158,12 @@ def test_two_processes_train_the_text_encoder_as_one_does(reports, tiny_base_mod
 
 def test_validation_is_shared_out_and_every_loss_is_that_of_one_process(reports, tiny_base_model):
     unet = load_unet(tiny_base_model, device="cpu", dtype=torch.float32)
-    alone = validation_losses(unet, validation_set(), policy=CPU, what="validation")
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the two
+    try:
+        alone = validation_losses(unet, validation_set(), policy=CPU, what="validation")
+    finally:
+        torch.set_num_threads(n_threads)
     assert alone.shape == (7, 8)
     assert alone.unique().numel() == 56
     for report in reports:
@@ -300,3 +305,27 @@ def test_two_processes_of_the_generate_stage_write_the_files_of_one(projects, tm
     ]
     assert hashes[0] == hashes[1]
     assert len(hashes[0]) > 20
+
+
+# --- what loupe check reads of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "here"),
+    [
+        ("", 1, 1),
+        ("--num_processes 4", 4, 4),
+        ("--multi_gpu --num_machines 2 --num_processes=8 --machine_rank 1", 8, 4),
+        ("--config_file cluster.yaml", 1, 1),
+    ],
+)
+def test_the_processes_asked_for_are_read_as_the_launcher_reads_them(monkeypatch, options, count, here):
+    monkeypatch.setenv("LOUPE_LAUNCH", options)
+    assert asked_processes() == AskedProcesses(count, here)
+
+
+@pytest.mark.parametrize("options", ["--num_processes four", "--num_processes 'four"])
+def test_options_that_the_launcher_does_not_understand_are_refused(monkeypatch, options):
+    monkeypatch.setenv("LOUPE_LAUNCH", options)
+    with pytest.raises(PipelineError, match="LOUPE_LAUNCH is"):
+        asked_processes()

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from loupe.diffusion import training
 from loupe.diffusion.adapter import adapter_state
@@ -132,6 +133,40 @@ def test_a_step_that_was_begun_before_the_last_was_read_is_in_the_state(tiny_bas
     later.restore(state)
     assert train(later, 5) == rows[asked_after + 1 :]
     assert_states_equal(later.state(), calm.state())
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: reading a number, or how many there are of something."""
+
+    WAITING = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.unique", "aten._unique2")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if str(operator).startswith(self.WAITING):
+            self.found.append(str(operator))
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["adamw", "accumulation", "ema", "dora", "all of it"])
+def test_a_step_that_runs_ahead_reads_nothing_back(tiny_base_model, monkeypatch, name):
+    """The batch is made on the host, so it is handed in here; all else would be on the GPU."""
+    trainer = tiny_trainer(tiny_base_model, **KNOBS[name])
+    trainer.runs_ahead = True
+    next(trainer.run(1))
+    options = {"schedule": trainer.schedule, "settings": trainer.settings}
+    firsts = [trainer._first(step, part) for step in (2, 3) for part in range(trainer.settings.forward_passes)]
+    made = {first: training.make_batch(trainer.examples, first, **options) for first in firsts}
+    monkeypatch.setattr(training, "make_batch", lambda _, first, **options: made[first])
+    with HostReads() as reads:
+        for step in (2, 3):
+            trainer._launched.append(trainer._launch(step))
+    assert reads.found == []
+    with HostReads() as reads:
+        trainer._read_launched()
+    assert len(reads.found) == 4  # loss and gradient norm of two steps: the counting counts
 
 
 def test_a_step_that_is_not_finite_changes_nothing_when_its_numbers_are_read_late(tiny_base_model):

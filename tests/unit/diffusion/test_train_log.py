@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from contextlib import nullcontext
+from itertools import pairwise
 
 import pytest
 
@@ -72,18 +73,29 @@ def test_a_resumed_run_counts_its_own_steps_only(tmp_path):
     assert [int(entry["step"]) for entry in written(log.train_csv)] == list(range(1, 55))
 
 
-def test_what_is_written_grows_more_slowly_than_the_run(tmp_path, monkeypatch):
-    """Rewriting a growing file at a fixed interval would cost ever more: at most a write per hundredth of the time."""
+@pytest.mark.parametrize("per_row_s", [0.0, 1e-4])
+def test_writing_takes_at_most_a_fiftieth_of_the_time_and_waits_no_longer_than_it_must(
+    tmp_path, monkeypatch, per_row_s
+):
+    """The file is written whole and grows, so at a fixed interval it would cost ever more."""
     from loupe.diffusion import train_log
 
-    writes = []
-    monkeypatch.setattr(train_log, "write_csv", lambda target, *_: writes.append(target))
-    clock = Clock()
+    clock, began = Clock(), []
     log = make_log(tmp_path, clock)
-    for _ in log.follow(rows(clock, 36_000, step_s=1.0), list):
-        pass
-    assert 500 < writes.count(log.train_csv) < 800
-    assert len(log.telemetry) == writes.count(log.telemetry_csv)
+    so_far = []
+
+    def write(target, _, lines):
+        if target == log.train_csv:
+            began.append(clock.now)
+            clock.now += per_row_s * len(list(lines))
+
+    monkeypatch.setattr(train_log, "write_csv", write)
+    n_steps = 10_000
+    so_far.extend(log.follow(rows(clock, n_steps, step_s=1.0), lambda: so_far))
+    assert (clock.now - 100 - n_steps) / n_steps < 1 / 50
+    longest = max(later - earlier for earlier, later in pairwise(began))
+    assert longest <= 2.0 + 1.0 + 51 * per_row_s * n_steps
+    assert per_row_s or len(began) == n_steps // 2 + 1
 
 
 def test_the_steps_before_a_training_stopped_are_written(tmp_path):
