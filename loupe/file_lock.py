@@ -22,9 +22,12 @@ def hold(path: Path, *, busy: str, waits: bool = True) -> Iterator[None]:
     """Hold `path` while the block runs; where another process has it, wait for that one to finish, and say so once.
 
     `busy` says what the other one is doing; its process id is in the file, and in the message. Raises PipelineError
-    instead of waiting when `waits` is False. Some network disks have no locks: then it says so and goes on.
+    instead of waiting when `waits` is False, and where a folder is in the file's place. Some network disks have no
+    locks: then it says so and goes on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise PipelineError(f"{path} is a folder; a lock file belongs there. Remove the folder and start again.")
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

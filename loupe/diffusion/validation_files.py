@@ -33,7 +33,7 @@ from loupe.paths import step_name
 from loupe.progress import say
 from loupe.records import BASE_STEP, CheckpointInfo
 from loupe.train_records import ValidationRow, ValidationTimestepRow
-from loupe.workstore import WorkStore, fingerprint, library_versions, source_fingerprint
+from loupe.workstore import WorkStore, fingerprint, library_versions, remove_entry, source_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -180,12 +180,13 @@ def _sentence(row: ValidationRow) -> str:
 
 
 def _read(path: Path) -> torch.Tensor | None:
-    """Return stored losses; None when there are none, or when they are damaged, which is said."""
-    if not path.is_file():
+    """Return stored losses; None when there are none, or when they are damaged: that is said, and they are removed."""
+    if not path.exists():
         return None
     try:
         tensors, _ = read_hashed(path, key=path.stem)
     except ValueError as error:
         say(f"validation: a stored loss is damaged ({error}); it is measured anew.")
+        remove_entry(path)
         return None
     return tensors["losses"]

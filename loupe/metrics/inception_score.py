@@ -39,7 +39,7 @@ def inception_score_of_logits(logits_NK: NDArray) -> float:
 
 
 def inception_score_of_logits_resamples(logits_NK: NDArray, weights_RN: NDArray) -> Array:
-    """Return [R] scores with rows repeated as counted.
+    """Return [R] scores in which row n weighs weights_RN[r, n].
 
     p log p is taken as 0 where p underflows: confident logits then give the limit, not 0 x -inf = NaN.
     """

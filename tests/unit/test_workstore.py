@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from loupe.errors import PipelineError
 from loupe.workstore import WorkStore, copy_file, fingerprint, library_versions, source_fingerprint
 
 
@@ -98,6 +99,17 @@ def test_a_lock_lets_one_process_in_at_a_time(tmp_path):
     first.join(30)
     second.join(30)
     assert (tmp_path / "log").read_text().split("\n")[:4] == ["first in", "first out", "second in", "second out"]
+
+
+def test_a_folder_where_the_lock_belongs_is_a_sentence(tmp_path):
+    store = WorkStore(tmp_path)
+    place = store.path("train", "ab" * 32, ".lock")
+    place.mkdir(parents=True)
+    with pytest.raises(PipelineError, match=r"\.lock is a folder.*Remove the folder"), store.lock("train", "ab" * 32):
+        pass
+    place.rmdir()
+    with store.lock("train", "ab" * 32):
+        pass
 
 
 def test_a_copy_is_a_file_of_its_own(tmp_path):

@@ -156,11 +156,13 @@ def test_a_second_run_measures_and_draws_nothing_and_leaves_the_same_bytes(done,
 
 def test_a_damaged_stored_loss_is_said_and_measured_anew(done, tiny_base_model, monkeypatch, capsys):
     before = results(done)
-    cut, flipped, *_ = sorted((done / ".work" / "validation").rglob("*.safetensors"))
+    cut, flipped, replaced, *_ = sorted((done / ".work" / "validation").rglob("*.safetensors"))
     cut.write_bytes(cut.read_bytes()[:-4])
     flipped.write_bytes(flipped.read_bytes()[:-1] + b"\x7f")
+    replaced.unlink()
+    replaced.mkdir()
     run(done, tiny_base_model, monkeypatch, ema_decay=0.5, preview_prompts=2)
-    assert capsys.readouterr().out.count("a stored loss is damaged") == 2
+    assert capsys.readouterr().out.count("a stored loss is damaged") == 3
     assert results(done) == before
 
 
