@@ -23,6 +23,7 @@ from loupe.run_store import RunStore
 
 EXAMPLES, DISTRIBUTIONS, FINDINGS = "Examples", "Distributions", "Findings"
 EXAMPLES_PER_PAGE, FINDINGS_PER_PAGE = 48, 12
+SHOWN_UNASKED = ("train", "val")
 SPLIT_COLOURS = {"train": "#2f7fc4", "val": "#e69f00", "test": "#009e73"}
 MAX_VALUES = 20
 
@@ -83,11 +84,14 @@ def _show_examples(dataset: DatasetManifest, records: tuple[CaptionRecord, ...])
     if attribute:
         present = sorted({record.attributes.get(attribute, NO_VALUE) for record in records})
         values = value_pick.multiselect("Values", present, key="value", bind="query-params", placeholder="all values")
-    found = matching(records, query=query or "", splits=splits, attribute=attribute or "", values=values)
+    found = matching(
+        records, query=query or "", splits=splits or SHOWN_UNASKED, attribute=attribute or "", values=values
+    )
     if not found:
         st.html('<p class="lp-empty">No example passes these filters.</p>')
         return
-    st.html(f'<p class="lp-note">{len(found)} of {len(records)} examples</p>')
+    aside = "" if splits else "; those of the test split only when asked for: who has looked cannot choose unseen"
+    st.html(f'<p class="lp-note">{len(found)} of {len(records)} examples{aside}</p>')
     wall, n_pages = st.container(), -(-len(found) // EXAMPLES_PER_PAGE)
     page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
     with wall:

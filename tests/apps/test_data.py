@@ -9,6 +9,7 @@ import pytest
 
 from loupe.atomic_io import read_record, write_bytes, write_record, write_records
 from loupe.records import CaptionRecord, DatasetManifest, Finding, Rejection
+from loupe.run_files import RunFiles
 from tests.apps.page_driver import html_of, open_page
 from tests.run_fixture import NASTY, Shape, complete_run
 
@@ -51,6 +52,30 @@ def test_search_narrows_by_word_split_and_value(monkeypatch: pytest.MonkeyPatch,
     ):  # fmt: skip
         assert html_of(open_page(monkeypatch, root, "data", **query)).count('class="lp-img') == expected, query
     assert "No example passes these filters" in html_of(open_page(monkeypatch, root, "data", q="zebra"))
+
+
+def test_test_photos_are_shown_and_opened_only_when_asked_for(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    folder = root / "data" / "dataset"
+    record = CaptionRecord(
+        image_id="test0", split="test", file="test/images/test0.png", caption="Red shoes",
+        sha256=sha256(b"test0").hexdigest(), source_width_px=9, source_height_px=9, attributes={"colour": "Red"},
+    )  # fmt: skip
+    write_records(folder / "test" / "captions.jsonl", [record])
+    write_bytes(folder / record.file, b"test0")
+    opened: list[str] = []
+    hashed = RunFiles.sha256
+    monkeypatch.setattr(RunFiles, "sha256", lambda files, path: opened.append(path.name) or hashed(files, path))
+
+    for query in ({}, {"q": "red"}, {"split": ["val"]}):
+        html = html_of(open_page(monkeypatch, root, "data", **query))
+        assert "test0" not in html, query
+        assert ("only when asked for" in html) == ("split" not in query)
+    assert "train0.png" in opened
+    assert "test0.png" not in opened
+    html = html_of(open_page(monkeypatch, root, "data", split=["test"]))
+    assert "test0" in html
+    assert html.count('class="lp-img') == 1
+    assert "test0.png" in opened
 
 
 def test_a_caption_shows_literally(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
