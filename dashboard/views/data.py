@@ -24,6 +24,7 @@ from loupe.run_store import RunStore
 EXAMPLES, DISTRIBUTIONS, FINDINGS = "Examples", "Distributions", "Findings"
 EXAMPLES_PER_PAGE, FINDINGS_PER_PAGE = 48, 12
 SHOWN_UNASKED = ("train", "val")
+UNSEEN = "A test photo. To look at it, pick the split test among the examples."
 SPLIT_COLOURS = {"train": "#2f7fc4", "val": "#e69f00", "test": "#009e73"}
 MAX_VALUES = 20
 
@@ -90,7 +91,7 @@ def _show_examples(dataset: DatasetManifest, records: tuple[CaptionRecord, ...])
     if not found:
         st.html('<p class="lp-empty">No example passes these filters.</p>')
         return
-    aside = "" if splits else "; those of the test split only when asked for: who has looked cannot choose unseen"
+    aside = "" if splits else "; test photos appear only when you pick that split, to stay unseen while you choose"
     st.html(f'<p class="lp-note">{len(found)} of {len(records)} examples{aside}</p>')
     wall, n_pages = st.container(), -(-len(found) // EXAMPLES_PER_PAGE)
     page = st.pagination(n_pages, key="page", bind="query-params") if n_pages > 1 else 1
@@ -167,7 +168,9 @@ def _show_findings(dataset: DatasetManifest, records: tuple[CaptionRecord, ...])
             shown = findings[(page - 1) * FINDINGS_PER_PAGE : page * FINDINGS_PER_PAGE]
             by_id = {record.image_id: record for record in records}
             named = {image_id for finding in shown for image_id in finding.image_ids}
-            broken = broken_photos(current_store(), [by_id[name] for name in sorted(named & by_id.keys())])
+            known = [by_id[name] for name in sorted(named & by_id.keys())]
+            broken = broken_photos(current_store(), [record for record in known if record.split in SHOWN_UNASKED])
+            broken |= {record.image_id: UNSEEN for record in known if record.split not in SHOWN_UNASKED}
             st.html(finding_wall(shown, by_id, broken, resolution_px=dataset.resolution_px))
     else:
         st.html('<p class="lp-note">The audit found nothing worth a look among the pictures.</p>')

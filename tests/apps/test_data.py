@@ -69,7 +69,13 @@ def test_test_photos_are_shown_and_opened_only_when_asked_for(monkeypatch: pytes
     for query in ({}, {"q": "red"}, {"split": ["val"]}):
         html = html_of(open_page(monkeypatch, root, "data", **query))
         assert "test0" not in html, query
-        assert ("only when asked for" in html) == ("split" not in query)
+        assert ("only when you pick that split" in html) == ("split" not in query)
+    manifest = read_record(folder / "manifest.json", DatasetManifest, made_by="prepare")
+    near = Finding(kind="near-duplicate across splits", image_ids=("train0", "test0"), detail="differ in 3")
+    write_record(folder / "manifest.json", manifest.model_copy(update={"findings": (near,)}))
+    html = html_of(open_page(monkeypatch, root, "data", show="Findings"))
+    assert "A test photo. To look at it, pick the split test" in html
+    assert html.count('class="lp-img') == 1
     assert "train0.png" in opened
     assert "test0.png" not in opened
     html = html_of(open_page(monkeypatch, root, "data", split=["test"]))
