@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from loupe import atomic_io, paths, workstore
-from loupe.diffusion import training
+from loupe.diffusion import train_log, training
 from loupe.params import load_params
 from stages import train as train_stage
 
@@ -29,7 +29,7 @@ def main(undisturbed: Path, disturbed: Path, kills: list[list[str]]) -> dict:
     """
     torch.set_num_threads(1)
     _import_libraries()
-    train_stage.CSV_INTERVAL_S = 0.0
+    train_stage.CSV_INTERVAL_S = train_log.PAUSE = 0
     report = {"undisturbed": _outcome(undisturbed, [])}
     for number, moments in enumerate(kills):
         report[" then ".join(moments)] = _outcome(disturbed / str(number), moments)
@@ -43,9 +43,9 @@ def _outcome(root: Path, moments: list[str]) -> dict:
     for moment in [*(moment for moment in moments if moment != RARELY), None]:
         signals.append(_run(root, moment))
         reached.append(_n_rows(root / "metrics" / "train.csv"))
-    counts = (root / ".work" / "counts.jsonl").read_text().splitlines()
-    assert len(counts) == 1, "a killed run has reported"
-    return {"signals": signals, "reached": reached, "counts": json.loads(counts[0]), "files": _hashes(root)}
+    reports = map(json.loads, (root / ".work" / "counts.jsonl").read_text().splitlines())
+    (counts,) = (report for report in reports if report["stage"] == "train")  # a killed run reports nothing
+    return {"signals": signals, "reached": reached, "counts": counts, "files": _hashes(root)}
 
 
 def _n_rows(table: Path) -> int:
