@@ -117,11 +117,12 @@ def _validation(
     from loupe.diffusion.memory import Beside, TrainingSetting, run_bytes
     from loupe.diffusion.model_loading import load_noise_scheduler, load_unet
     from loupe.diffusion.train_log import peak_memory_gb
+    from loupe.diffusion.train_memory import beside_bytes
     from loupe.diffusion.validation import ROWS_AT_ONCE, make_validation_set, validation_losses
 
     setting = TrainingSetting(
         resolution_px=512, batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=False,
-        beside=Beside(cost.weight_bytes, ROWS_AT_ONCE * cost.row_bytes),
+        beside=Beside(beside_bytes(cost.weight_bytes), ROWS_AT_ONCE * cost.row_bytes),
     )  # fmt: skip
     data = make_validation_set(
         examples, alphas_cumprod=load_noise_scheduler(base).alphas_cumprod,

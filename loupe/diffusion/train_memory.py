@@ -106,18 +106,18 @@ def _beside(
     """
     if policy.device != "cpu":
         return Beside(cost.weight_bytes, cost.row_bytes)
-    validation = Beside(_beside_bytes(cost.weight_bytes), ROWS_AT_ONCE * cost.row_bytes)
+    validation = Beside(beside_bytes(cost.weight_bytes), ROWS_AT_ONCE * cost.row_bytes)
     if not previews:
         return validation
     drawing = drawing_cost(base, latent_side=latent_side, text_tokens=text_tokens, policy=policy)
     whole = drawing_bytes(drawing, n_pictures=PICTURES_AT_ONCE_CPU, guided=True, device="cpu") - PROCESS_BYTES["cpu"]
-    drawn = Beside(_beside_bytes(drawing.weight_bytes), whole - drawing.weight_bytes)
+    drawn = Beside(beside_bytes(drawing.weight_bytes), whole - drawing.weight_bytes)
     return max(validation, drawn, key=lambda work: work.weight_bytes + work.activation_bytes)
 
 
-def _beside_bytes(weight_bytes: int) -> int:
-    """Return what a second model takes on a CPU: a sixth more than its weights, which its kernels take aside.
+def beside_bytes(weight_bytes: int) -> int:
+    """Return what a second model takes on a CPU: a quarter more than its weights, which its kernels take aside.
 
-    Measured at full size: 0.52 GB beside weights of 3.44 GB (bench_full_size --validate, benchmarks/README.md).
+    Measured at full size, in five runs: 0.28 to 0.72 GB beside weights of 3.44 GB (bench_full_size --validate).
     """
-    return weight_bytes * 7 // 6
+    return weight_bytes * 5 // 4
