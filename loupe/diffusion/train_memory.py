@@ -118,6 +118,6 @@ def _beside(
 def beside_bytes(weight_bytes: int) -> int:
     """Return what a second model takes on a CPU: a quarter more than its weights, which its kernels take aside.
 
-    Measured at full size, in five runs: 0.28 to 0.72 GB beside weights of 3.44 GB (bench_full_size --validate).
+    Measured at full size, in four runs: 0.28 to 0.72 GB beside weights of 3.44 GB (bench_full_size --validate).
     """
     return weight_bytes * 5 // 4
