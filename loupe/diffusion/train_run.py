@@ -99,18 +99,13 @@ def plan_for_all(wanted: Sequence[int], store: TrainStore, processes: Processes)
 
     Raises PipelineError when the processes would not train the same.
     """
-    import torch
-
     processes.require_same("What decides the weights", store.key)
     plan = RunPlan((), None)
     if processes.is_main:
         plan = plan_run(wanted, store.usable_steps())
         store.keep(wanted)
-    legs = torch.full((len(wanted), 2), -1)
-    for row, leg in enumerate(plan.legs):
-        legs[row] = torch.tensor([leg.start, leg.stop])
-    processes.from_main(legs)
-    agreed = tuple(Leg(start, stop) for start, stop in legs.tolist() if stop > 0)
+    numbers = processes.numbers_from_main([number for leg in plan.legs for number in (leg.start, leg.stop)])
+    agreed = tuple(map(Leg, numbers[::2], numbers[1::2]))
     return RunPlan(agreed, (agreed[0].start or None) if agreed else None)
 
 
